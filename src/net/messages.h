@@ -28,7 +28,13 @@
 #define MESSAGES_MASTER(X)
 /* append above this line: 0x03xx, src/store/index */
 
-#define MESSAGES_WORKER(X)
+#define MESSAGES_WORKER(X)                                                                                             \
+    X(W_REGISTER, 0x0401, "worker-register") /* worker to Conductor: who I am, what I can do */                        \
+    X(W_STATUS, 0x0402, "worker-status")     /* worker to Conductor: queues, room, measured speed */                   \
+    X(W_TOKENIZE, 0x0403, "worker-tokenize") /* chat messages or text to tokens */                                     \
+    X(W_RUN, 0x0404, "worker-run")           /* prefill, decode or both; answered by a stream of events */             \
+    X(W_RELEASE, 0x0405, "worker-release")   /* the blocks of a prefill need no pin any more */                        \
+    X(W_DRAIN, 0x0406, "worker-drain")       /* take nothing new, finish what runs */
 /* append above this line: 0x04xx, src/worker and src/conductor */
 
 #define MESSAGES_ALL(X)                                                                                                \
