@@ -1,15 +1,12 @@
-/* key.h - keys of objects: comparison, hashing, text, wire form.
+/* key.h - the key of one object (one part of a block, or a name) as all of the Store uses it.
  *
- * A struct mc_key names an object within a namespace; a struct store_key carries the namespace too and is what the rooms
- * of the Store pass around. `name` of a named key is borrowed by both.
+ * `id` identifies the key among those of the same kind, namespace, group and shard: a block's id, or for names the first 16
+ * bytes of SHA-256(name), so that tables compare fixed-size keys; headers and messages carry the name itself too.
  *
- * Canonical form, so that equal keys compare equal: shards 0 is 1; a block key has no name; a named key has a zero id.
- * key_check() says whether a key is within the limits, key_canonical() brings it into that form.
- *
- *     text   0123456789abcdef0123456789abcdef      block
- *            0123456789abcdef0123456789abcdef@2:1/4   block, group 2, shard 1 of 4  ("@2:0/1" when only the group)
- *            name:models%2Fa b                     named; '%', bytes below 0x21 and above 0x7e as %XX
- *            name@0:1/4:abc                        named with group and shard
+ *     text   0123456789abcdef0123456789abcdef            block
+ *            0123456789abcdef0123456789abcdef@2:1/4      block, group 2, shard 1 of 4
+ *            name:models%2Fa                             named; '%', ',' and bytes outside of 0x21..0x7e as %XX
+ *            name@0:1/4:abc                              named with group and shard
  *
  *     wire   u8 kind | u16 group | u16 shard | u16 shards | id 16 B (block) or u16 length, bytes (named)
  *
@@ -21,9 +18,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/cursor.h"
+#include "base/slice.h"
 #include "mooncake/store.h"
 
 enum {
@@ -32,42 +31,46 @@ enum {
 };
 
 struct store_key {
+    uint8_t id[16];
     uint32_t ns;
-    struct mc_key key;
+    uint16_t group;
+    uint16_t shard;
+    uint16_t shards;   /* at least 1 */
+    uint8_t kind;      /* enum mc_key_kind */
+    struct slice name; /* names only; lent by whoever gave the key */
 };
 
-static inline struct store_key store_key_of(uint32_t ns, const struct mc_key *key)
+/* Same object? Names are compared by their digest. */
+static inline bool store_key_eq(const struct store_key *a, const struct store_key *b)
 {
-    return (struct store_key){.ns = ns, .key = *key};
+    return memcmp(a->id, b->id, 16) == 0 && a->ns == b->ns && a->group == b->group && a->shard == b->shard &&
+           a->shards == b->shards && a->kind == b->kind;
 }
 
-/* MC_OK, or MC_EINVAL: unknown kind, shard >= shards, empty name; MC_ETOOBIG: name longer than MC_NAME_MAX. */
-enum mc_status key_check(const struct mc_key *key);
+/* The key a caller of store.h wrote, checked and with its digest; the name stays lent.
+ *   MC_EINVAL  unknown kind, shard >= shards, empty name     MC_ETOOBIG  name longer than MC_NAME_MAX */
+enum mc_status store_key_from(uint32_t ns, const struct mc_key *key, struct store_key *out);
 
-/* Canonical form of a checked key. */
-struct mc_key key_canonical(const struct mc_key *key);
+/* The other way; the name stays lent. */
+struct mc_key store_key_public(const struct store_key *key);
 
-/* Both canonical. */
-bool key_equal(const struct mc_key *a, const struct mc_key *b);
-bool store_key_equal(const struct store_key *a, const struct store_key *b);
-
-/* Hash of everything (namespace, kind, group, shard, shards, id or name), keyed: for tables. */
+/* Hash of everything that store_key_eq() compares, keyed: for tables. */
 uint64_t store_key_hash(const struct store_key *key, uint64_t seed);
 
-/* Which index shard keeps the key: of `shards` many, from namespace and id or name alone, so that all parts of a block are
- * on one shard. Part of the protocol. */
+/* Which of `shards` index shards keeps the key: from namespace and id alone, so that all parts of a block are on one shard.
+ * Part of the protocol. */
 uint32_t store_key_shard(const struct store_key *key, uint32_t shards);
 
-/* Text with a NUL; cut to fit `size`, always terminated. Returns `dst`. */
-const char *key_text(const struct mc_key *key, char *dst, size_t size);
+/* Text with a NUL; cut to fit `size` (at least 1). Returns `dst`. */
+const char *store_key_text(const struct store_key *key, char *dst, size_t size);
 
-/* The opposite. Bytes of a name are unescaped into `name` (MC_NAME_MAX bytes), which key->name then points into.
- * MC_EINVAL and *why (static text, may be NULL) says what is wrong; MC_ETOOBIG the name is too long. */
-enum mc_status key_parse(const char *text, size_t len, struct mc_key *key, char name[MC_NAME_MAX], const char **why);
+/* The opposite, ns 0. Bytes of a name are unescaped into `name`, which key->name then points into.
+ * MC_EINVAL, MC_ETOOBIG: *why (static text, may be NULL) says what is wrong. */
+enum mc_status store_key_parse(struct slice text, struct store_key *key, char name[MC_NAME_MAX], const char **why);
 
-/* Wire form. Reading checks limits and gives the canonical form; the name is lent from the range under the cursor;
+/* Wire form. Reading checks the limits, sets the digest, and leaves ns 0; the name is lent from the range under the cursor; a
  * failure is sticky in the cursor under the name `field`. */
-void key_put(struct buf *buf, const struct mc_key *key);
-void key_get(struct cur *cur, struct mc_key *key, const char *field);
+void store_key_put(struct buf *buf, const struct store_key *key);
+void store_key_get(struct cur *cur, struct store_key *key, const char *field);
 
 #endif
