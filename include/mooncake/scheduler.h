@@ -44,10 +44,12 @@ struct mc_fit {
     double theta[MC_FIT_TERMS];
     double normal[MC_FIT_TERMS][MC_FIT_TERMS]; /* weighted sums of x x', prior included */
     double moment[MC_FIT_TERMS];               /* weighted sums of x y */
+    double ridge[MC_FIT_TERMS];                /* pull towards where it is, so that the equations never are singular */
     double error;                              /* smoothed |predicted - measured| / measured, before each update */
     uint64_t samples;
 };
 
+/* Every prior[i] > 0. */
 MC_API void mc_fit_init(struct mc_fit *fit, const double prior[MC_FIT_TERMS]);
 /* Learn one measurement. Anything not finite or not positive is ignored. */
 MC_API void mc_fit_observe(struct mc_fit *fit, const double x[MC_FIT_TERMS], double y);
