@@ -110,8 +110,9 @@ struct mc_sched_worker {
     uint64_t kv_tokens_max;
     const struct mc_fit *decode;
 
-    const struct mc_sched_link *links; /* one per node of the snapshot, or NULL: nothing can be loaded */
-    double age_ms;                     /* since its last status */
+    const struct mc_sched_link
+        *links;    /* one per node of the snapshot, or NULL: it has no Store, nothing can be loaded */
+    double age_ms; /* since its last status */
 };
 
 /* Knobs of the policies; zero means the default in brackets. */
@@ -143,6 +144,8 @@ struct mc_sched_request {
     double slo_tbt_ms;           /* 0: none */
     double waited_ms;            /* in the Conductor so far: counts against slo_ttft_ms */
     uint64_t draw;               /* random bits, for policies that draw and to break ties */
+    bool begun;                  /* its answer has begun (the decode worker died, or the first token came from prefill):
+                                  * only somebody to decode is wanted, `tokens` include the answer so far */
 };
 
 /* ---- decision ---- */

@@ -8,8 +8,11 @@
  * stream *flows* (the second token), because a split route pays once more when the decode worker loads what was computed:
  *
  *     split    queue_p + load_p + prefill_p, then load_d(prompt)
- *     direct   queue_d + load_d(best) + prefill_d(rest)            only when the rest is short
+ *     direct   queue_d + load_d(best) + prefill_d(rest)            only when the rest is short, or KV cannot be moved
  *     single   queue_p + load_p + prefill_p                        only when p decodes nearly as fast as the best
+ *
+ * Where nothing can be handed over (no Store), a split would compute the prompt twice: then the decode worker computes all
+ * of it, which is the route `single` too.
  *
  * Threads: any. */
 #include <math.h>
@@ -186,37 +189,37 @@ static void cost_decode(const struct sched_view *view, struct mc_sched_candidate
     row->cost = row->tbt_ms;
 }
 
-/* What decode costs everywhere, and for short remainders also what a direct request would wait for. */
-static struct mc_sched_candidate *pick_decode(struct sched_view *view, bool direct)
+/* What decode costs everywhere, and what a direct request would wait for there. */
+static struct mc_sched_candidate *pick_decode(struct sched_view *view)
 {
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
         struct mc_sched_candidate *row = &view->decode[i];
 
         if (row->skip != MC_SKIP_NONE)
             continue;
-        if (direct)
-            sched_view_cost_or_compute(view, row, view->best_tokens);
+        sched_view_cost_or_compute(view, row, view->best_tokens);
         cost_decode(view, row);
     }
     return sched_cheapest(view, view->decode);
 }
 
-static bool direct_possible(const struct sched_view *view)
+static bool is_short(const struct sched_view *view, uint32_t compute_tokens)
 {
     uint32_t max = view->snapshot->options.direct_tokens_max;
 
-    return view->request->tokens - view->best_tokens <= (max ? max : view->request->block_tokens);
+    return compute_tokens <= (max ? max : view->request->block_tokens);
 }
 
-/* The prompt's own KV is loaded once more by the decode worker of a split route. */
+/* What was computed in a split is loaded once more by the decode worker, from the nearest node it reaches. INFINITY: it
+ * reaches none. */
 static double handover_ms(const struct sched_view *view, const struct mc_sched_candidate *decode)
 {
     const struct mc_sched_worker *worker = &view->snapshot->workers[decode->worker];
-    double bytes = (double)view->request->tokens * (double)view->request->bytes_per_token;
+    double bytes = (double)view->request->tokens * (double)view->request->bytes_per_token, best = INFINITY;
 
-    if (!worker->links || worker->node >= view->snapshot->node_count)
-        return 0;
-    return link_ms(&worker->links[worker->node], bytes);
+    for (uint32_t n = 0; worker->links && n < view->snapshot->node_count; n++)
+        best = fmin(best, link_ms(&worker->links[n], bytes));
+    return best;
 }
 
 static bool in_doubt(const struct sched_view *view, const struct mc_sched_candidate *row)
@@ -243,17 +246,19 @@ static void take(const struct sched_view *view, struct mc_sched_decision *decisi
     decision->prefill_ms = row->prefill_ms;
     decision->ttft_ms = row->ttft_ms;
     decision->tbt_ms = decode->tbt_ms;
-    decision->degraded = in_doubt(view, decode) || (route != MC_ROUTE_DIRECT && in_doubt(view, row));
+    decision->degraded = in_doubt(view, decode) || (row != decode && in_doubt(view, row));
     row->chosen = decode->chosen = true;
 }
 
 static void choose_route(struct sched_view *view, struct mc_sched_candidate *prefill, struct mc_sched_candidate *decode,
-    bool direct, struct mc_sched_decision *decision)
+    struct mc_sched_decision *decision)
 {
     struct mc_sched_candidate *same = prefill ? &view->decode[prefill->worker] : NULL;
+    double handover = prefill ? handover_ms(view, decode) : INFINITY;
+    bool brief = is_short(view, decode->compute_tokens);
 
-    if (direct && (!prefill || decode->ttft_ms <= prefill->ttft_ms + handover_ms(view, decode)))
-        take(view, decision, MC_ROUTE_DIRECT, decode, decode);
+    if ((brief || isinf(handover)) && (!prefill || decode->ttft_ms <= prefill->ttft_ms + handover))
+        take(view, decision, brief ? MC_ROUTE_DIRECT : MC_ROUTE_SINGLE, decode, decode);
     else if (same->skip == MC_SKIP_NONE && same->tbt_ms <= decode->tbt_ms * SINGLE_TBT_SLACK)
         take(view, decision, MC_ROUTE_SINGLE, prefill, same);
     else
@@ -287,14 +292,15 @@ static void explain_rows(struct mc_sched_explain *explain, const struct mc_sched
 void sched_view_decide(struct sched_view *view, struct mc_sched_candidate *prefill, struct mc_sched_decision *decision,
     struct mc_sched_explain *explain)
 {
-    bool direct = direct_possible(view);
-    struct mc_sched_candidate *decode = pick_decode(view, direct);
+    struct mc_sched_candidate *decode = pick_decode(view);
 
     *decision = (struct mc_sched_decision){.prefill = MC_SCHED_NONE, .decode = MC_SCHED_NONE, .source = MC_SCHED_NONE};
-    if (decode && (prefill || direct)) {
-        choose_route(view, prefill, decode, direct, decision);
+    if (view->request->begun)
+        prefill = NULL;
+    if (decode && (prefill || view->request->begun || is_short(view, decode->compute_tokens))) {
+        choose_route(view, prefill, decode, decision);
     } else {
-        bool full = (decode || view->decode_full) && (prefill || view->prefill_full);
+        bool full = (decode || view->decode_full) && (prefill || view->prefill_full || view->request->begun);
 
         decision->outcome = full ? MC_SCHED_HOLD : MC_SCHED_NOBODY;
         decision->retry_after_ms = RETRY_AFTER_MIN_MS;
