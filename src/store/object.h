@@ -80,8 +80,8 @@ struct object_plan {
     uint32_t planes;             /* 0 and NULL: one plane */
     const uint64_t *plane_bytes; /* borrowed */
 };
-enum mc_status object_plan(
-    const struct mc_key *key, uint64_t length, const uint64_t *plane_bytes, uint32_t planes, struct object_plan *plan);
+enum mc_status object_plan(const struct store_key *key, uint64_t length, const uint64_t *plane_bytes, uint32_t planes,
+    struct object_plan *plan);
 
 /* Bytes in memory: header_len + length. */
 static inline uint64_t object_size(const struct object_plan *plan)

@@ -33,7 +33,7 @@ enum {
 };
 
 #define ALLOC_NONE        UINT32_MAX   /* no block; as owner: nobody */
-#define ALLOC_SEGMENT_MAX (1ull << 38) /* bytes of one segment: 2^32 grains */
+#define ALLOC_SEGMENT_MAX (1ull << 37) /* bytes of one segment: its grains are counted in 32 bits */
 
 struct alloc;
 
@@ -90,7 +90,7 @@ static inline struct alloc_run_iter alloc_run_begin(const struct alloc_run *run)
 }
 bool alloc_run_next(const struct alloc *alloc, struct alloc_run_iter *it, uint32_t *owner);
 
-/* Allocate from the free block that covers this place (after the run's owners were evicted, its start).
+/* Allocate at exactly this place, out of the free block that covers it (after the run's owners were evicted: its start).
  * MC_ENOSPC: it is not free, or too short. */
 enum mc_status alloc_take(
     struct alloc *alloc, uint32_t segment, uint64_t offset, uint64_t size, uint32_t owner, uint32_t *block);

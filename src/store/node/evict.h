@@ -7,7 +7,8 @@
  *   - a pinned object is never a victim
  *   - objects with children present (blocks that hang on them) go after those without, so that a prefix is eaten from its
  *     end; only when nothing else is left (every leaf is pinned) an inner one goes
- *   - promised objects go after those without a promise, the oldest promise first; a promise ends by itself
+ *   - promised objects go after those without a promise, the oldest promise first; a promise ends by itself,
+ *     at the latest when those made before it have ended
  *   - MC_OBJ_SOFT_PIN objects go after both
  *   - nothing but pins makes evict_victim() come back empty-handed
  * A policy is one row in evict_policies[] and its functions. All calls are O(1) amortised.
