@@ -62,7 +62,8 @@ struct conn_ops {
     /* A descriptor has come with an FD frame; it is given to the callee. NULL slot = closed. */
     void (*on_fd)(struct conn *conn, const struct frame *frame, int fd);
 
-    /* Exactly once, last; also when the handshake never completed. `status`: MC_ECLOSED (either side closed), MC_EPROTO,
+    /* Exactly once, last; for connections we dialled or adopted also when the handshake never completed (accepted ones of which
+     * on_ready was not called are never heard of). `status`: MC_ECLOSED (either side closed), MC_EPROTO,
      * MC_EVERSION, MC_EREFUSED, MC_EPEERDOWN (refused, reset, unreachable), MC_ETIMEDOUT (handshake), ... All `sent`
      * callbacks and on_payload_end have run before. Must not be NULL. */
     void (*on_close)(struct conn *conn, enum mc_status status);
@@ -211,7 +212,7 @@ struct listener_opts {
     struct hello_expect expect; /* of whoever connects */
     unsigned conns_max;         /* 0 = 1024; beyond that new ones are refused with MC_EBUSY */
 
-    /* Decide about a peer whose hello fits `expect`. MC_OK: go on (the user pointer, and with conn_set_ops() the table, may be
+    /* Decide about a peer whose hello fits `expect`. MC_OK: go on, on_ready follows at once (the user pointer, and with conn_set_ops() the table, may be
      * set here); else it is refused with that status and the text put in `why`. NULL = everybody. */
     enum mc_status (*on_hello)(struct conn *conn, const struct hello *peer, struct buf *why);
 };

@@ -140,7 +140,7 @@ struct loop_io {
     unsigned want; /* enum loop_events */
     loop_io_fn *fn;
     struct loop *loop;
-    struct event *events[3];
+    struct event *events[2];
 };
 
 /* Begin watching fd for `want` (may be 0). The descriptor stays the caller's and must stay open until loop_io_stop().

@@ -15,7 +15,7 @@
     X(REFUSE, 0x0003, "refuse")     /* not accepted: status, text with both sides' versions; then close */             \
     X(PING, 0x0004, "ping")         /* answered at once with FRAME_REPLY; body is echoed (<= 64 B) */                  \
     X(CANCEL, 0x0006, "cancel")     /* forget the request with this id, if it still runs; no answer to this frame */   \
-    X(GOODBYE, 0x0007, "goodbye")   /* the sender will send no more requests and closes when all is answered */        \
+    X(GOODBYE, 0x0007, "goodbye")   /* the sender reads nothing more; the receiver closes */        \
     X(ERROR_REPLY, 0x0008, "error") /* reply to a frame whose type is not known here */                                \
     X(FD, 0x0009, "fd")             /* unix sockets: one descriptor comes with this frame */
 

@@ -8,6 +8,7 @@
  * again; in that time calls fail at once with MC_EPEERDOWN. Calls in flight when the connection goes fail with the reason;
  * nothing is sent twice by itself.
  *
+ * Callbacks may send, cancel, and destroy the peer. A struct rpc_call begins zeroed.
  * Threads: the loop's only. */
 #ifndef NET_RPC_H
 #define NET_RPC_H
@@ -17,6 +18,7 @@
 
 struct rpc_peer;
 struct rpc_call;
+struct rpc_held;
 
 /* The end of a call. `frame` is the answer (lent for the call of this function, body inside), NULL when none came. `status`: the one
  * in the answer's header, or MC_ETIMEDOUT, MC_ECANCELED, MC_EPEERDOWN, MC_ECLOSED, MC_EPROTO, MC_ECORRUPT (payload).
@@ -52,9 +54,7 @@ struct rpc_call {
     struct loop_timer timer;
     struct loop_task task;
     struct rpc_peer *peer;
-    struct conn_msg msg; /* while it waits for the connection */
-    uint8_t *held_body;
-    uint8_t trace[TRACE_SIZE];
+    struct rpc_held *held; /* while it waits for the connection: copy of the message */
     uint64_t request;
     enum mc_status status;
     unsigned state;
@@ -115,6 +115,9 @@ enum mc_status rpc_peer_error(const struct rpc_peer *peer, const char **text);
 
 /* Forget the back-off and try at once (somebody told us that the peer is there again). */
 void rpc_peer_kick(struct rpc_peer *peer);
+
+/* Cut the connection now; calls in flight fail with `status` (< 0). For gap watchers: what is queued is not sent any more. */
+void rpc_peer_cut(struct rpc_peer *peer, enum mc_status status);
 
 /* Expect somebody else at that address from the next connection on (a restarted node has a new epoch). */
 void rpc_peer_expect(struct rpc_peer *peer, const struct hello_expect *expect);
