@@ -6,8 +6,8 @@
  * what could still be the beginning of one: at most MC_STOP_SIZE_MAX - 1 bytes. Stop strings that are not valid UTF-8 never
  * match, as the text they are looked for in always is.
  *
- * The earliest match ends the text; of several that begin at the same place the longest known there and then wins, of equal
- * ones the first in the list. */
+ * The match that begins first ends the text; of several that begin at the same place the shortest, as it is complete first:
+ * so the outcome does not depend on how the bytes were cut into pushes. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,19 +136,19 @@ static void release(struct mc_text *text)
 
     for (; at < text->pending.len; at++) {
         const unsigned char *here = text->pending.data + at;
-        size_t longest = 0;
+        size_t shortest = SIZE_MAX;
         bool maybe = false;
 
         for (size_t i = 0; i < text->stop_count; i++) {
             int match = stop_at(&text->stops[i], here, text->pending.len - at);
 
-            if (match == 1 && text->stops[i].length > longest) {
-                longest = text->stops[i].length;
+            if (match == 1 && text->stops[i].length < shortest) {
+                shortest = text->stops[i].length;
                 text->stopped = (int)i;
             }
             maybe |= match == -1;
         }
-        if (longest || (maybe && !text->finished))
+        if (shortest < SIZE_MAX || (maybe && !text->finished))
             break;
     }
     buf_append(&text->ready, text->pending.data, at);
