@@ -224,7 +224,7 @@ struct store_commit { /* node -> master: NODE_COMMIT, NODE_INVENTORY. Reply of a
 struct store_gone { /* node -> master: these left by the node's own decision; no reply */
     struct slice generations;
 };
-struct store_drop { /* master -> node: free these; reply when their headers are dead. No body */
+struct store_drop { /* master -> node: free these. The reply, when their headers are dead, names them again */
     struct slice generations;
     bool replaced;       /* else removed */
 };
@@ -272,7 +272,8 @@ struct store_list { /* client -> master; reply: entries and the next cursor */
     struct slice prefix;
     uint64_t cursor;
     uint32_t max;
-    struct slice entries;
+    struct slice entries; /* their `segment` is an index into `rows` (the node of one copy) */
+    struct slice rows;
 };
 
 /* type (net/messages.h): MSG_NODE_...: to a node, or of a node to its clients; MSG_MASTER_...: to or of the master */

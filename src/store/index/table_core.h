@@ -69,9 +69,10 @@ void table_remove(struct table *table, uint32_t entry, uint32_t at);
 /* Key of an entry; the name is lent until the entry goes. */
 struct store_key table_key(const struct table *table, uint32_t entry);
 
-/* Walk all copies of one owner in no order: *at starts as TABLE_NONE. The copy given last may be taken out before the next
- * call. */
-bool table_next_of(const struct table *table, uint16_t owner, uint32_t *at, uint32_t *entry, struct table_copy *copy);
+/* Walk all copies of one owner in no order: *next starts as table_first_of(). The copy given last (*at) may be taken out before
+ * the next call. */
+uint32_t table_first_of(const struct table *table, uint16_t owner);
+bool table_next_of(const struct table *table, uint32_t *next, uint32_t *at, uint32_t *entry, struct table_copy *copy);
 
 /* Walk entries in order of their slot numbers from `from` on; TABLE_NONE at the end. Entries that come or go meanwhile may be seen
  * or not. */

@@ -1,0 +1,481 @@
+/* index_commit_core.c - what changes the index: commits, inventories, evictions, removals, and drops of old copies.
+ *
+ * Named keys. A living version is one or more copies that are not doomed, all of the same version. A version dies by dooming its
+ * copies: queries do not see them any more, and each owner that can be reached is told to kill the header (a drop). The answer
+ * of an upsert or remove waits for these owners. A doomed copy leaves the table when its owner confirms, reports without
+ * it, restarts, or is forgotten. */
+#include "store/index/index_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static uint16_t number_of(const struct index_core *core, const struct member *member)
+{
+    return (uint16_t)(member - core->members);
+}
+
+/* ---- versions ---- */
+
+void index_raise_term(struct index_core *core, uint64_t term)
+{
+    if (core->bugs.keep_term || term <= core->stats.term)
+        return;
+    index_log(core, LOG_LEVEL_INFO, "term raised from %llu to %llu: a node has seen the one before",
+        (unsigned long long)core->stats.term, (unsigned long long)term);
+    core->stats.term = term;
+    core->stats.term_raises++;
+    core->counter = 0;
+}
+
+static uint64_t next_version(struct index_core *core)
+{
+    if (++core->counter > UINT32_MAX) {
+        core->stats.term++;
+        core->counter = 1;
+    }
+    return core->stats.term << 32 | core->counter;
+}
+
+/* ---- drops ---- */
+
+static void drop_send(struct index_core *core, struct drop *drop)
+{
+    uint8_t generation[8];
+    struct store_msg msg = {.type = MSG_NODE_DROP, .request = drop->request, .deadline_ms = core->limits.drop_ms};
+
+    le64_put(generation, drop->generation);
+    msg.drop = (struct store_drop){.generations = slice_of(generation, 8), .replaced = drop->replaced};
+    drop->sent = core->port.send(core->port.ctx, core->members[drop->member].peer, &msg) == MC_OK;
+}
+
+static void pending_release(struct index_core *core, struct pending *pending)
+{
+    if (--pending->waiting > 0)
+        return;
+    if (pending->peer) {
+        pending->reply.verdicts = slice_of(pending->verdicts, pending->verdicts_len);
+        index_reply(core, pending->peer, &pending->reply);
+    }
+    list_del(&pending->link);
+    free(pending->verdicts);
+    pool_put(&core->pending_pool, pending);
+}
+
+static void drop_end(struct index_core *core, struct drop *drop)
+{
+    struct pending *pending = drop->pending;
+
+    list_del(&drop->link);
+    pool_put(&core->drop_pool, drop);
+    if (pending)
+        pending_release(core, pending);
+}
+
+/* Doom one copy and tell its owner, if that can be reached; `pending` (may be NULL) waits for the answer. */
+static void doom(struct index_core *core, uint64_t now, uint32_t entry, uint32_t at, const struct table_copy *copy,
+    struct pending *pending, bool replaced)
+{
+    struct member *m = &core->members[copy->owner];
+    struct drop *drop;
+
+    if (core->bugs.forget_stamp) {
+        table_remove(core->table, entry, at);
+        return;
+    }
+    table_doom(core->table, entry, at);
+    if (!m->peer || m->info.state == NODE_UNREACHABLE)
+        return;
+    drop = pool_get_zero(&core->drop_pool);
+    if (!drop) { /* so many at once: it is told with the doomed ones of its next report */
+        m->redrop_at = now + REDROP_MS * NS_PER_MS;
+        return;
+    }
+    *drop = (struct drop){
+        .pending = pending,
+        .request = core->next_request++,
+        .generation = copy->generation,
+        .deadline = now + core->limits.drop_ms * NS_PER_MS,
+        .member = copy->owner,
+        .replaced = replaced,
+    };
+    list_push_back(&core->drops, &drop->link);
+    if (pending)
+        pending->waiting++;
+    core->stats.drops++;
+    drop_send(core, drop);
+}
+
+/* Doom every living copy of a key with a version below `version`. False: there was none. */
+static bool doom_older(struct index_core *core, uint64_t now, const struct store_key *key, uint64_t version,
+    struct pending *pending, bool replaced)
+{
+    uint32_t entry = table_find(core->table, key), at = TABLE_NONE, next;
+    struct table_copy copy;
+    bool any = false;
+
+    if (entry == TABLE_NONE || !table_next(core->table, entry, &at, &copy))
+        return false;
+    for (bool more = true; more; at = next) {
+        struct table_copy this = copy;
+
+        next = at;
+        more = table_next(core->table, entry, &next, &copy);
+        if (this.doomed || this.version >= version)
+            continue;
+        any = true;
+        doom(core, now, entry, at, &this, pending, replaced);
+    }
+    return any;
+}
+
+void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    struct member *m = index_member_of(core, peer);
+    struct table_copy copy;
+
+    if (!m || msg->status != MC_OK)
+        return;
+    for (uint32_t i = 0; i < store_u64_count(msg->drop.generations); i++) {
+        uint32_t at, entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->drop.generations, i), &at);
+
+        if (entry == TABLE_NONE)
+            continue;
+        for (uint32_t it = TABLE_NONE; table_next(core->table, entry, &it, &copy);)
+            if (it == at && copy.doomed) {
+                table_remove(core->table, entry, at);
+                break;
+            }
+    }
+    list_for_each_safe(it, tmp, &core->drops) {
+        struct drop *drop = list_entry(it, struct drop, link);
+
+        if (drop->request == msg->request && drop->member == number_of(core, m)) {
+            drop_end(core, drop);
+            break;
+        }
+    }
+}
+
+void index_drops_of_member_end(struct index_core *core, struct member *member)
+{
+    list_for_each_safe(it, tmp, &core->drops) {
+        struct drop *drop = list_entry(it, struct drop, link);
+
+        if (drop->member == number_of(core, member))
+            drop_end(core, drop);
+    }
+}
+
+void index_pending_of_peer_end(struct index_core *core, uint32_t peer)
+{
+    list_for_each(it, &core->pendings)
+        if (list_entry(it, struct pending, link)->peer == peer)
+            list_entry(it, struct pending, link)->peer = 0;
+}
+
+void index_drops_tick(struct index_core *core, uint64_t now)
+{
+    list_for_each_safe(it, tmp, &core->drops) {
+        struct drop *drop = list_entry(it, struct drop, link);
+
+        if (now >= drop->deadline) {
+            core->members[drop->member].redrop_at = now; /* it stays doomed and is told again */
+            drop_end(core, drop);
+        } else if (!drop->sent) {
+            drop_send(core, drop);
+        } else {
+            break; /* oldest first, and those not sent are seldom */
+        }
+    }
+}
+
+uint64_t index_drops_wake(const struct index_core *core)
+{
+    return list_empty(&core->drops) ? DEADLINE_NONE : list_first(&core->drops, struct drop, link)->deadline;
+}
+
+void index_redrop(struct index_core *core, uint64_t now, struct member *member)
+{
+    uint32_t next = table_first_of(core->table, number_of(core, member)), at, entry;
+    struct table_copy copy;
+    struct store_msg msg = {.type = MSG_NODE_DROP, .deadline_ms = core->limits.drop_ms};
+    uint32_t n = 0;
+
+    member->redrop_at = DEADLINE_NONE;
+    if (!member->peer)
+        return;
+    buf_reset(&core->out);
+    while (n < DROP_BATCH && table_next_of(core->table, &next, &at, &entry, &copy)) {
+        if (!copy.doomed)
+            continue;
+        put_u64(&core->out, copy.generation);
+        n++;
+    }
+    if (n == 0)
+        return;
+    msg.request = core->next_request++;
+    msg.drop = (struct store_drop){.generations = buf_slice(&core->out), .replaced = true};
+    core->port.send(core->port.ctx, member->peer, &msg);
+    member->redrop_at = now + REDROP_MS * NS_PER_MS; /* until none is left */
+}
+
+void index_lose_all(struct index_core *core, struct member *member)
+{
+    uint32_t next = table_first_of(core->table, number_of(core, member)), at, entry;
+    struct table_copy copy;
+
+    while (table_next_of(core->table, &next, &at, &entry, &copy)) {
+        if (!copy.doomed) {
+            core->stats.lost.objects++;
+            core->stats.lost.bytes += copy.length;
+        }
+        table_remove(core->table, entry, at);
+    }
+}
+
+/* ---- commits ---- */
+
+static struct pending *pending_create(struct index_core *core, uint32_t peer, const struct store_msg *msg)
+{
+    struct pending *pending = pool_get_zero(&core->pending_pool);
+
+    if (!pending)
+        return NULL;
+    pending->peer = msg->request ? peer : 0;
+    pending->waiting = 1;
+    pending->reply = store_msg_reply(msg, MC_OK);
+    list_push_back(&core->pendings, &pending->link);
+    return pending;
+}
+
+static bool any_readable(const struct index_core *core, uint32_t entry)
+{
+    struct table_copy copy;
+
+    for (uint32_t at = TABLE_NONE; table_next(core->table, entry, &at, &copy);)
+        if (!copy.doomed && core->members[copy.owner].info.state != NODE_UNREACHABLE)
+            return true;
+    return false;
+}
+
+static struct table_copy copy_of(const struct store_entry *entry, uint16_t owner, uint64_t version)
+{
+    return (struct table_copy){
+        .generation = entry->generation,
+        .offset = entry->offset,
+        .version = version,
+        .length = entry->length,
+        .segment = entry->segment,
+        .head = entry->head,
+        .owner = owner,
+    };
+}
+
+/* Add the copy and mark it as reported in this registration. */
+static enum mc_status add(
+    struct index_core *core, struct member *m, const struct store_key *key, const struct table_copy *copy)
+{
+    enum mc_status status = table_add(core->table, key, copy);
+    uint32_t at;
+
+    if (status == MC_OK) {
+        table_find_copy(core->table, copy->owner, copy->generation, &at);
+        table_mark(core->table, at, m->round);
+        index_ghost_set(core, key, false);
+    } else {
+        core->stats.full++;
+    }
+    return status;
+}
+
+/* The copy of a commit that came twice (its verdict was lost with a connection). */
+static bool known(struct index_core *core, const struct member *m, uint64_t generation, struct store_verdict *verdict)
+{
+    struct table_copy copy;
+    uint32_t at, entry = table_find_copy(core->table, number_of(core, m), generation, &at);
+
+    if (entry == TABLE_NONE)
+        return false;
+    for (uint32_t it = TABLE_NONE; table_next(core->table, entry, &it, &copy);)
+        if (it == at)
+            *verdict = (struct store_verdict){copy.doomed ? MC_ESTALE : MC_OK, copy.version};
+    table_mark(core->table, at, m->round);
+    return true;
+}
+
+static struct store_verdict commit_named(
+    struct index_core *core, uint64_t now, struct member *m, const struct store_entry *e, struct pending *pending)
+{
+    uint32_t entry = table_find(core->table, &e->key);
+    uint64_t version = entry == TABLE_NONE ? 0 : table_version(core->table, entry);
+    struct table_copy copy;
+    enum mc_status status;
+
+    if (e->flags & STORE_REPLICA) {
+        if (version == 0 || version != e->version)
+            return (struct store_verdict){MC_ESTALE, version};
+    } else if (!(e->flags & STORE_REPLACE) && version && any_readable(core, entry)) {
+        core->stats.lost_races++;
+        return (struct store_verdict){MC_EEXIST, version};
+    } else {
+        version = next_version(core);
+    }
+    copy = copy_of(e, number_of(core, m), version);
+    status = add(core, m, &e->key, &copy);
+    if (status != MC_OK)
+        return (struct store_verdict){MC_EBUSY, 0};
+    if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, pending, true))
+        core->stats.upserts++;
+    return (struct store_verdict){MC_OK, version};
+}
+
+static struct store_verdict commit_one(
+    struct index_core *core, uint64_t now, struct member *m, const struct store_entry *e, struct pending *pending)
+{
+    struct store_verdict verdict;
+    struct table_copy copy;
+
+    core->stats.commits++;
+    if (known(core, m, e->generation, &verdict))
+        return verdict;
+    if (e->key.kind == MC_KEY_NAMED)
+        return commit_named(core, now, m, e, pending);
+    copy = copy_of(e, number_of(core, m), 0);
+    return (struct store_verdict){add(core, m, &e->key, &copy) == MC_OK ? MC_OK : MC_EBUSY, 0};
+}
+
+void index_on_commit(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    struct member *m = index_member_of(core, peer);
+    struct store_msg refusal = store_msg_reply(msg, m ? MC_EBUSY : MC_EREFUSED);
+    struct pending *pending = m ? pending_create(core, peer, msg) : NULL;
+    struct cur list = cur_of_slice(msg->commit.entries);
+    struct store_entry entry;
+
+    if (!pending) {
+        index_reply(core, peer, &refusal);
+        return;
+    }
+    buf_reset(&core->out);
+    while (store_entry_next(&list, &entry)) {
+        struct store_verdict verdict = commit_one(core, now, m, &entry, pending);
+
+        store_verdict_put(&core->out, &verdict);
+    }
+    if (pending->waiting > 1) { /* kept for when the old owners have answered */
+        pending->verdicts = malloc(core->out.len + 1);
+        if (pending->verdicts) {
+            memcpy(pending->verdicts, core->out.data, core->out.len);
+            pending->verdicts_len = core->out.len;
+        } else {
+            pending->reply.status = MC_EBUSY;
+        }
+        pending_release(core, pending);
+        return;
+    }
+    pending->reply.verdicts = buf_slice(&core->out);
+    index_reply(core, peer, &pending->reply);
+    list_del(&pending->link);
+    pool_put(&core->pending_pool, pending);
+}
+
+/* ---- reports ---- */
+
+static void report_one(struct index_core *core, uint64_t now, struct member *m, const struct store_entry *e)
+{
+    uint16_t owner = number_of(core, m);
+    struct table_copy copy = copy_of(e, owner, e->version);
+    struct store_verdict verdict;
+    uint32_t entry, at;
+    uint64_t version;
+
+    if (known(core, m, e->generation, &verdict)) {
+        if (verdict.status != MC_OK)
+            m->redrop_at = now;
+        return;
+    }
+    entry = e->key.kind == MC_KEY_NAMED ? table_find(core->table, &e->key) : TABLE_NONE;
+    version = entry == TABLE_NONE ? 0 : table_version(core->table, entry);
+    if (add(core, m, &e->key, &copy) != MC_OK || e->key.kind != MC_KEY_NAMED)
+        return;
+    if (e->version > version || core->bugs.lose_replica_order) {
+        doom_older(core, now, &e->key, core->bugs.lose_replica_order ? UINT64_MAX : e->version, NULL, true);
+        if (core->bugs.lose_replica_order && table_find_copy(core->table, owner, e->generation, &at) != TABLE_NONE) {
+            table_remove(core->table, table_find_copy(core->table, owner, e->generation, &at), at);
+            add(core, m, &e->key, &copy);
+        }
+    } else if (e->version < version) {
+        entry = table_find_copy(core->table, owner, e->generation, &at);
+        doom(core, now, entry, at, &copy, NULL, true);
+    }
+}
+
+/* What it had and does not report any more is gone. */
+static void sweep(struct index_core *core, struct member *m)
+{
+    uint32_t next = table_first_of(core->table, number_of(core, m)), at, entry;
+    struct table_copy copy;
+
+    while (table_next_of(core->table, &next, &at, &entry, &copy))
+        if (table_marked(core->table, at) != m->round)
+            table_remove(core->table, entry, at);
+}
+
+void index_on_inventory(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    struct member *m = index_member_of(core, peer);
+    struct store_msg reply = store_msg_reply(msg, m ? MC_OK : MC_EREFUSED);
+    struct cur list = cur_of_slice(msg->commit.entries);
+    struct store_entry entry;
+
+    while (m && store_entry_next(&list, &entry))
+        report_one(core, now, m, &entry);
+    if (m && msg->commit.last) {
+        sweep(core, m);
+        m->reporting = false;
+        m->redrop_at = now;
+    }
+    index_reply(core, peer, &reply);
+}
+
+void index_on_gone(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    struct member *m = index_member_of(core, peer);
+
+    for (uint32_t i = 0; m && i < store_u64_count(msg->gone.generations); i++) {
+        uint32_t at, entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->gone.generations, i), &at);
+        struct store_key key;
+
+        if (entry == TABLE_NONE)
+            continue;
+        key = table_key(core->table, entry);
+        index_ghost_set(core, &key, true);
+        table_remove(core->table, entry, at);
+    }
+}
+
+/* ---- removal by request ---- */
+
+void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    uint32_t entry = table_find(core->table, &msg->remove.key);
+    struct store_msg refusal = store_msg_reply(msg, MC_ENOENT);
+    struct pending *pending;
+
+    if (entry != TABLE_NONE && !msg->remove.force && table_promised(core->table, entry) > now)
+        refusal.status = MC_EPERM;
+    pending = entry != TABLE_NONE && refusal.status == MC_ENOENT ? pending_create(core, peer, msg) : NULL;
+    if (!pending) {
+        if (entry != TABLE_NONE && refusal.status == MC_ENOENT)
+            refusal.status = MC_EBUSY;
+        index_reply(core, peer, &refusal);
+        return;
+    }
+    if (doom_older(core, now, &msg->remove.key, UINT64_MAX, pending, false)) {
+        core->stats.removes++;
+        index_ghost_set(core, &msg->remove.key, false);
+    } else {
+        pending->reply.status = MC_ENOENT;
+    }
+    pending_release(core, pending);
+}
