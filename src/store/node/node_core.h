@@ -29,6 +29,7 @@ struct node_limits { /* 0: the default */
     uint32_t low_percent;     /* 90: the watermark evicts in the background down to this ... */
     uint32_t high_percent;    /* 95: ... when use is above this */
     const char *policy;       /* name in evict_policies; NULL: the first */
+    uint64_t wall_ms;         /* wall time when the port's clock was 0, for created_ms of headers */
 };
 
 struct node_memory {
@@ -43,7 +44,7 @@ struct node_bugs {
     bool keep_header;    /* headers of freed objects are not killed */
 };
 
-/* `self`: uuid, epoch, names; capacity is computed. `wall_ms`: what now=0 is in wall time, for created_ms.
+/* `self`: uuid, epoch, names; capacity is computed. `seed` keys the tables.
  * MC_OK, MC_ENOMEM, MC_EINVAL (policy, segments). */
 enum mc_status node_core_create(const struct node_limits *limits, const struct store_port *port,
     const struct store_member *self, const struct node_memory *memory, uint32_t segments, uint64_t seed,
