@@ -197,6 +197,10 @@ const char *conn_refusal(const struct conn *conn);
 /* Bytes of headers and bodies queued; payload bytes queued. */
 size_t conn_queued(const struct conn *conn);
 
+/* Bytes received and not parsed yet. In payload_dst(): 0 = the kernel will write the next bytes where it says, else they are
+ * copied there by this process. */
+size_t conn_buffered(const struct conn *conn);
+
 struct conn_stats {
     uint64_t frames_in, frames_out, bytes_in, bytes_out, payload_in, payload_out, crc_errors;
 };

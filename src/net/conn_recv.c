@@ -39,6 +39,11 @@ static size_t rx_left(const struct conn *conn)
     return conn->rx_len - conn->rx_at;
 }
 
+size_t conn_buffered(const struct conn *conn)
+{
+    return rx_left(conn);
+}
+
 static void protocol_error(struct conn *conn, enum mc_status status, const char *field)
 {
     log_warn("peer %s: malformed %s in a frame of type %s: closing", conn->name, field, message_name(conn->frame.type));
