@@ -76,7 +76,7 @@ MC_API void mc_te_destroy(struct mc_te *te);
 MC_API const char *mc_te_address(const struct mc_te *te);
 
 /* Readable when completions wait to be noticed by a foreign loop; read 8 bytes to clear. Owned by the engine. */
-MC_API int mc_te_eventfd(const struct mc_te *te);
+MC_API int mc_te_eventfd(struct mc_te *te);
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
