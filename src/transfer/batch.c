@@ -64,7 +64,7 @@ static void room_changed(struct mc_peer *peer)
 struct op_class {
     enum mc_opcode opcode;
     uint8_t kind;
-    bool local_segment, want_crc;
+    bool local_segment;
 };
 
 struct builder {
@@ -78,8 +78,7 @@ struct builder {
 
 static bool class_equal(const struct op_class *a, const struct op_class *b)
 {
-    return a->opcode == b->opcode && a->kind == b->kind && a->local_segment == b->local_segment &&
-        a->want_crc == b->want_crc;
+    return a->opcode == b->opcode && a->kind == b->kind && a->local_segment == b->local_segment;
 }
 
 static enum mc_status key_fits_peer(struct mc_peer *peer, const struct te_key *key)
@@ -131,7 +130,6 @@ static enum mc_status builder_begin(struct builder *b, const struct op_class *cl
     xfer->opcode = class->opcode;
     xfer->kind = class->kind;
     xfer->local_segment = class->local_segment;
-    xfer->want_crc = class->want_crc;
     list_push_back(&b->batch->xfers, &xfer->order);
     b->batch->xfers_left++;
     b->xfer = xfer;
@@ -144,7 +142,7 @@ static bool part_extend(struct xfer *xfer, const struct mc_op *op, uint64_t id, 
 {
     struct part *last = xfer->part_count ? &xfer->parts[xfer->part_count - 1] : NULL;
 
-    if (!last || xfer->want_crc || last->region != id || last->offset + last->len != op->offset + done ||
+    if (!last || op->crc32c || xfer->batch->ops[last->op].crc32c || last->region != id || last->offset + last->len != op->offset + done ||
         last->local + last->len != (uint8_t *)op->local + done)
         return false;
     last->len += len;
@@ -154,7 +152,7 @@ static bool part_extend(struct xfer *xfer, const struct mc_op *op, uint64_t id, 
 
 static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint32_t i)
 {
-    struct op_class class = {op->opcode, b->key.kind, false, op->crc32c != NULL};
+    struct op_class class = {op->opcode, b->key.kind, false};
     uint64_t ignored;
 
     if (op->opcode == MC_WRITE && b->batch->te->shm)
@@ -184,6 +182,7 @@ static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint
                 .base = b->key.base,
                 .segment = b->key.segment,
             };
+        xfer->want_crc |= op->crc32c != NULL;
         xfer->bytes += len;
         done += len;
     }
@@ -246,7 +245,8 @@ static void batch_collect_crcs(struct mc_batch *batch)
         for (uint32_t i = 0; xfer->want_crc && i < xfer->part_count; i++) {
             uint32_t *crc = batch->ops[xfer->parts[i].op].crc32c;
 
-            *crc = crc32c_combine(*crc, xfer->parts[i].crc, xfer->parts[i].len);
+            if (crc)
+                *crc = crc32c_combine(*crc, xfer->parts[i].crc, xfer->parts[i].len);
         }
     }
 }
@@ -353,10 +353,17 @@ void xfer_requeue(struct xfer *xfer)
 void xfer_end(struct xfer *xfer, enum mc_status status)
 {
     struct mc_batch *batch = xfer->batch;
+    bool again = false;
 
     assert(xfer->state != XFER_ENDED && batch->ending == MC_PENDING);
     list_del(&xfer->link);
-    if (status_retries(status) && xfer->state == XFER_FLYING && ++xfer->attempts < ATTEMPTS_MAX) {
+    if (status_retries(status) && xfer->state == XFER_FLYING) {
+        bool lost = status == MC_ECLOSED || status == MC_EPEERDOWN;
+
+        xfer->attempts += lost ? 1 : ATTEMPT_DAMAGED;
+        again = xfer->attempts < ATTEMPTS_MAX;
+    }
+    if (again) {
         atomic_fetch_add_explicit(&batch->peer->count.retries, 1, memory_order_relaxed);
         xfer_pend(xfer);
         return;

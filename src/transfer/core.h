@@ -34,7 +34,11 @@
 #define INLINE_BYTES (256u << 10) /* same-host reads up to here are done inside submit */
 #define REGION_ROWS  65536
 #define SEGMENTS_MAX 4096
-#define ATTEMPTS_MAX 8 /* of one xfer, when pieces arrive damaged or connections break */
+
+/* One xfer is tried again when its connection broke or its bytes came damaged, until its deadline or this many points: a lost
+ * connection takes many requests with it that were not to blame. */
+#define ATTEMPTS_MAX    64
+#define ATTEMPT_DAMAGED 8
 
 /* After a failed write was fenced by cutting its connection: time for a receive that is already inside the kernel at the
  * peer (at most one piece, 256 KiB) to end before the caller is told. */
@@ -103,7 +107,7 @@ struct part {
     uint64_t region; /* id */
     uint64_t offset; /* in the region */
     uint32_t len;
-    uint32_t crc;  /* MC_READ: CRC32C of what was stored, when the op wants it */
+    uint32_t crc;  /* MC_READ: CRC32C of what was stored, when the xfer wants it */
     uint32_t op;   /* first op of the batch it serves; following parts of the same op have the same number */
     uint32_t ops;  /* how many ops were merged into it */
     uint64_t base; /* of the region in its segment (TE_KIND_MEMFD) */
