@@ -161,7 +161,7 @@ static void on_reply(struct fleet_worker *worker, const struct frame *frame)
         call_detach(call);
         notify_change(worker->fleet);
     }
-    call->ops->reply(call, frame);
+    call->ops->reply(call, worker, frame);
 }
 
 /* --- registering --- */

@@ -69,7 +69,7 @@ struct fleet_worker {
 
 struct fleet_call_ops {
     /* An event (FRAME_MORE) or the last answer. The call is detached before the last one. */
-    void (*reply)(struct fleet_call *call, const struct frame *frame);
+    void (*reply)(struct fleet_call *call, struct fleet_worker *worker, const struct frame *frame);
     /* The connection has gone; the call is detached. */
     void (*lost)(struct fleet_call *call, enum mc_status status);
     /* The worker is suspect; the call goes on until the asker drops it. */

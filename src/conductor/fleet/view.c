@@ -143,9 +143,8 @@ struct fleet_worker *fleet_any(struct fleet *fleet, const struct fleet_model *mo
 
     list_for_each (it, &fleet->workers) {
         struct fleet_worker *worker = list_entry(it, struct fleet_worker, link);
-        bool usable = worker->state == MC_WORKER_READY || worker->state == MC_WORKER_DRAINING;
 
-        if (worker->model == model && usable && !was_tried(tried, worker->serial) &&
+        if (worker->model == model && worker->state == MC_WORKER_READY && !was_tried(tried, worker->serial) &&
             (!best || worker->calls.count < best->calls.count))
             best = worker;
     }

@@ -45,8 +45,10 @@ static bool is_full(const struct sched_view *view, const struct mc_sched_worker 
 {
     uint64_t need = (uint64_t)view->request->tokens + view->request->output_tokens;
 
-    if (phase == MC_WORKER_PREFILL)
-        return worker->waiting_max && worker->waiting >= worker->waiting_max;
+    if (phase == MC_WORKER_PREFILL && worker->waiting_max && worker->waiting >= worker->waiting_max)
+        return true;
+    if (phase == MC_WORKER_PREFILL && worker->role & MC_WORKER_PREFILL)
+        return false; /* one that stands in decodes, too */
     return (worker->running_max && worker->running >= worker->running_max) ||
            (worker->kv_tokens_max && worker->kv_tokens + need > worker->kv_tokens_max);
 }
@@ -222,11 +224,14 @@ static double handover_ms(const struct sched_view *view, const struct mc_sched_c
     return best;
 }
 
+static bool has_role(const struct sched_view *view, const struct mc_sched_candidate *row)
+{
+    return view->snapshot->workers[row->worker].role & row->phase;
+}
+
 static bool in_doubt(const struct sched_view *view, const struct mc_sched_candidate *row)
 {
-    const struct mc_sched_worker *worker = &view->snapshot->workers[row->worker];
-
-    return worker->state != MC_WORKER_READY || !(worker->role & row->phase);
+    return view->snapshot->workers[row->worker].state != MC_WORKER_READY || !has_role(view, row);
 }
 
 /* `row` computes the prompt; its terms are those of the decision. */
@@ -259,7 +264,8 @@ static void choose_route(struct sched_view *view, struct mc_sched_candidate *pre
 
     if ((brief || isinf(handover)) && (!prefill || decode->ttft_ms <= prefill->ttft_ms + handover))
         take(view, decision, brief ? MC_ROUTE_DIRECT : MC_ROUTE_SINGLE, decode, decode);
-    else if (same->skip == MC_SKIP_NONE && same->tbt_ms <= decode->tbt_ms * SINGLE_TBT_SLACK)
+    else if (same->skip == MC_SKIP_NONE &&
+             (same->tbt_ms <= decode->tbt_ms * SINGLE_TBT_SLACK || !has_role(view, prefill)))
         take(view, decision, MC_ROUTE_SINGLE, prefill, same);
     else
         take(view, decision, MC_ROUTE_SPLIT, prefill, decode);

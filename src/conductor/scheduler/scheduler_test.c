@@ -1,0 +1,426 @@
+/* scheduler_test.c - decisions over snapshots written by hand: each rule of the policy shown alone, then properties over random
+ * snapshots, which every policy of the table must keep.
+ *
+ * Method: a small cluster in a struct, times of its workers known exactly (fits are set, not learned). */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "mooncake/scheduler.h"
+
+enum { BLOCK = 64, NODES = 2 };
+
+/* 1 ms per token, no other cost: ttft can be read off */
+static struct mc_fit per_token(double ms)
+{
+    struct mc_fit fit = {.theta = {0, ms * 1000, 0}};
+
+    return fit;
+}
+
+struct cluster {
+    struct mc_fit prefill, decode;
+    struct mc_sched_link fast[NODES], none[NODES];
+    struct mc_sched_worker workers[4];
+    uint32_t node_blocks[NODES];
+    struct mc_sched_snapshot snapshot;
+    struct mc_sched_request request;
+};
+
+/* Workers 0 and 1 prefill, 2 and 3 decode; 0 and 2 live beside node 0, 1 and 3 beside node 1. */
+static void cluster_init(struct cluster *c)
+{
+    memset(c, 0, sizeof *c);
+    c->prefill = per_token(1);
+    c->decode = (struct mc_fit){.theta = {10, 2, 1}};
+    for (int n = 0; n < NODES; n++)
+        c->fast[n] = (struct mc_sched_link){.bytes_per_ms = 100e3, .latency_ms = 1};
+    for (int i = 0; i < 4; i++)
+        c->workers[i] = (struct mc_sched_worker){
+            .role = i < 2 ? MC_WORKER_PREFILL : MC_WORKER_DECODE,
+            .state = MC_WORKER_READY,
+            .node = (uint16_t)(i % 2),
+            .waiting_max = 8,
+            .prefill = &c->prefill,
+            .running_max = 16,
+            .kv_tokens_max = 100000,
+            .decode = &c->decode,
+            .links = c->fast,
+        };
+    c->snapshot = (struct mc_sched_snapshot){.workers = c->workers, .worker_count = 4, .node_count = NODES};
+    c->request = (struct mc_sched_request){
+        .tokens = 1000,
+        .output_tokens = 100,
+        .block_tokens = BLOCK,
+        .reuse_max = 960,
+        .bytes_per_token = 1000,
+        .node_blocks = c->node_blocks,
+    };
+}
+
+static void hit(struct cluster *c, uint32_t on_node0, uint32_t on_node1)
+{
+    c->node_blocks[0] = on_node0;
+    c->node_blocks[1] = on_node1;
+    c->request.prefix_blocks = on_node0 > on_node1 ? on_node0 : on_node1;
+}
+
+static struct mc_sched_decision decide(const struct cluster *c)
+{
+    struct mc_sched_decision d;
+
+    mc_sched_policy_find("global")->decide(&c->snapshot, &c->request, &d, NULL);
+    return d;
+}
+
+static void cold_goes_to_the_shorter_queue(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.workers[0].queue_ms = 300;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_int_equal(d.route, MC_ROUTE_SPLIT);
+    assert_int_equal(d.prefill, 1);
+    assert_int_equal(d.load_tokens, 0);
+    assert_true(fabs(d.ttft_ms - 1000) < 1e-6);
+    assert_false(d.degraded);
+}
+
+static void a_hit_beats_a_queue_until_it_does_not(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.snapshot.options.balance_threshold = 100; /* content with one block of its own */
+    hit(&c, 8, 1);
+    c.workers[0].queue_ms = 400;
+    d = decide(&c); /* queue 400 + load 6 + compute 488, against load 2 + compute 936 there */
+    assert_int_equal(d.prefill, 0);
+    assert_int_equal(d.load_tokens, 512);
+    assert_int_equal(d.own_tokens, 512);
+    assert_int_equal(d.copy_blocks, 0);
+    c.workers[0].queue_ms = 600;
+    d = decide(&c);
+    assert_int_equal(d.prefill, 1);
+}
+
+static void a_hot_prefix_spreads(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    hit(&c, 8, 2);
+    c.workers[0].queue_ms = 500;
+    d = decide(&c);
+    assert_int_equal(d.prefill, 1);
+    assert_int_equal(d.load_tokens, 512);
+    assert_int_equal(d.own_tokens, 128);
+    assert_int_equal(d.copy_blocks, 6);
+    assert_int_equal(d.source, 0);
+    c.snapshot.options.balance_threshold = 5; /* 512 / 128 is not above it: content with what it has */
+    c.workers[0].queue_ms = 5000;
+    d = decide(&c);
+    assert_int_equal(d.load_tokens, 128);
+    assert_int_equal(d.source, MC_SCHED_NONE);
+}
+
+static void slow_links_are_not_used(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    hit(&c, 8, 8);
+    for (int n = 0; n < NODES; n++)
+        c.fast[n].bytes_per_ms = 900; /* 512 tokens of 1000 B take 569 ms; computing them takes 512 */
+    d = decide(&c);
+    assert_int_equal(d.load_tokens, 0);
+    assert_true(fabs(d.ttft_ms - 1000) < 1e-6);
+}
+
+static void full_hit_goes_straight_to_decode(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    hit(&c, 15, 15);
+    d = decide(&c);
+    assert_int_equal(d.route, MC_ROUTE_DIRECT);
+    assert_int_equal(d.prefill, d.decode);
+    assert_true(d.decode >= 2);
+    assert_int_equal(d.load_tokens, 960);
+    hit(&c, 13, 13); /* 168 tokens left: prefill's work */
+    assert_int_equal(decide(&c).route, MC_ROUTE_SPLIT);
+    c.snapshot.options.direct_tokens_max = 200;
+    assert_int_equal(decide(&c).route, MC_ROUTE_DIRECT);
+}
+
+static void short_prompts_go_straight_to_decode(void **state)
+{
+    struct cluster c;
+
+    cluster_init(&c);
+    c.request.tokens = 40;
+    c.request.reuse_max = 0;
+    assert_int_equal(decide(&c).route, MC_ROUTE_DIRECT);
+}
+
+static void decode_goes_where_steps_are_fast(void **state)
+{
+    struct cluster c;
+
+    cluster_init(&c);
+    c.workers[2].running = 5;
+    c.workers[2].kv_tokens = 10000;
+    assert_int_equal(decide(&c).decode, 3);
+    c.workers[3].running = 16; /* full */
+    assert_int_equal(decide(&c).decode, 2);
+    c.workers[2].kv_tokens = 99500; /* no room for prompt and answer */
+    c.workers[2].running = 1;
+    c.workers[0].running = c.workers[1].running = 16;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_HOLD);
+}
+
+static void one_worker_does_both_when_it_can(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    for (int i = 0; i < 4; i++)
+        c.workers[i].role = MC_WORKER_BOTH;
+    c.workers[0].queue_ms = c.workers[1].queue_ms = c.workers[3].queue_ms = 100;
+    d = decide(&c);
+    assert_int_equal(d.route, MC_ROUTE_SINGLE);
+    assert_int_equal(d.prefill, 2);
+    assert_int_equal(d.decode, 2);
+}
+
+static void nothing_is_split_without_a_store(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    hit(&c, 15, 15);
+    for (int i = 0; i < 4; i++)
+        c.workers[i].links = NULL;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_int_equal(d.route, MC_ROUTE_SINGLE);
+    assert_int_equal(d.load_tokens, 0);
+    assert_true(d.decode >= 2);
+}
+
+static void pools_stand_in_for_each_other(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.workers[0].state = c.workers[1].state = MC_WORKER_DOWN;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_int_equal(d.route, MC_ROUTE_SINGLE);
+    assert_true(d.prefill >= 2 && d.degraded);
+
+    cluster_init(&c);
+    c.workers[2].state = c.workers[3].state = MC_WORKER_DRAINING;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_true(d.decode < 2 && d.degraded);
+
+    cluster_init(&c);
+    c.workers[0].waiting = c.workers[1].waiting = 8; /* full */
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_true(d.prefill >= 2 && d.degraded);
+}
+
+static void doubtful_workers_come_last(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.workers[0].state = MC_WORKER_SUSPECT;
+    c.workers[1].queue_ms = 5000;
+    assert_int_equal(decide(&c).prefill, 1);
+    c.workers[1].state = c.workers[2].state = c.workers[3].state = MC_WORKER_DOWN;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_int_equal(d.prefill, 0);
+    assert_true(d.degraded);
+    c.workers[0].state = MC_WORKER_DOWN;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_NOBODY);
+}
+
+static void slo_is_kept_or_refused(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.request.slo_ttft_ms = 900;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_REFUSE);
+    assert_true(d.retry_after_ms >= 1000);
+    c.request.slo_ttft_ms = 1100;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_RUN);
+    c.request.waited_ms = 200;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_REFUSE);
+    c.request.slo_ttft_ms = 0;
+    c.request.slo_tbt_ms = 12; /* one sequence of 1000 tokens: 10 + 2 + 1 */
+    assert_int_equal(decide(&c).outcome, MC_SCHED_REFUSE);
+    c.request.slo_tbt_ms = 14;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_RUN);
+}
+
+static void begun_answers_want_only_a_decoder(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.request.begun = true;
+    c.workers[0].waiting = c.workers[1].waiting = 8;
+    c.workers[2].state = MC_WORKER_TRIED;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_int_equal(d.decode, 3);
+    assert_int_equal(d.prefill, 3);
+}
+
+static void a_prompt_too_long_for_everybody_is_nobodys(void **state)
+{
+    struct cluster c;
+
+    cluster_init(&c);
+    for (int i = 0; i < 4; i++)
+        c.workers[i].kv_tokens_max = 1000;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_NOBODY);
+}
+
+/* --- properties --- */
+
+static void randomise(struct cluster *c, struct rng *rng)
+{
+    cluster_init(c);
+    for (int i = 0; i < 4; i++) {
+        struct mc_sched_worker *w = &c->workers[i];
+
+        w->role = (uint8_t)(1 + rng_below(rng, 3));
+        w->state = (uint8_t)rng_below(rng, 5);
+        w->queue_ms = (double)rng_below(rng, 3000);
+        w->waiting = (uint32_t)rng_below(rng, 10);
+        w->running = (uint32_t)rng_below(rng, 18);
+        w->kv_tokens = rng_below(rng, 110000);
+        w->node = (uint16_t)(rng_chance(rng, 0.2) ? MC_SCHED_NONE : rng_below(rng, NODES));
+        w->links = rng_chance(rng, 0.2) ? NULL : rng_chance(rng, 0.2) ? c->none : c->fast;
+    }
+    c->request.tokens = 1 + (uint32_t)rng_below(rng, 4000);
+    c->request.reuse_max = (c->request.tokens - 1) / BLOCK * BLOCK;
+    hit(c, (uint32_t)rng_below(rng, 80), (uint32_t)rng_below(rng, 80));
+    c->request.draw = rng_u64(rng);
+    c->request.begun = rng_chance(rng, 0.2);
+    c->request.slo_ttft_ms = rng_chance(rng, 0.3) ? (double)rng_below(rng, 4000) : 0;
+}
+
+static void check_run(const struct cluster *c, const struct mc_sched_decision *d)
+{
+    assert_true(d->prefill < 4 && d->decode < 4);
+    assert_true(d->route != MC_ROUTE_NONE);
+    assert_true((d->route == MC_ROUTE_SPLIT) == (d->prefill != d->decode));
+    assert_true(c->workers[d->prefill].state != MC_WORKER_DOWN && c->workers[d->decode].state != MC_WORKER_DOWN);
+    assert_true(
+        c->workers[d->prefill].state != MC_WORKER_DRAINING && c->workers[d->decode].state != MC_WORKER_DRAINING);
+    assert_true(d->load_tokens <= c->request.reuse_max && d->load_tokens % BLOCK == 0);
+    assert_true(d->own_tokens <= d->load_tokens);
+    assert_true(isfinite(d->ttft_ms) && d->ttft_ms >= 0);
+    assert_true(fabs(d->queue_ms + d->load_ms + d->prefill_ms - d->ttft_ms) < 1e-6);
+    assert_true(isfinite(d->tbt_ms) && d->tbt_ms > 0);
+    if (c->request.slo_ttft_ms > 0)
+        assert_true(d->ttft_ms + c->request.waited_ms <= c->request.slo_ttft_ms);
+}
+
+static void check_explanation(
+    const struct cluster *c, const struct mc_sched_decision *d, const struct mc_sched_explain *explain)
+{
+    unsigned chosen = 0;
+
+    assert_int_equal(explain->candidate_count, 8);
+    for (uint32_t i = 0; i < explain->candidate_count; i++) {
+        const struct mc_sched_candidate *row = &explain->candidates[i];
+
+        chosen += row->chosen;
+        if (row->chosen && d->outcome == MC_SCHED_RUN)
+            assert_int_equal(row->skip, MC_SKIP_NONE);
+    }
+    if (d->outcome == MC_SCHED_RUN)
+        assert_true(chosen >= 1 && chosen <= 2);
+}
+
+static void every_policy_keeps_the_rules(void **state)
+{
+    struct rng rng;
+    const struct mc_sched_policy *policy;
+
+    rng_seed(&rng, 20);
+    for (size_t p = 0; (policy = mc_sched_policy_at(p)) != NULL; p++) {
+        unsigned outcomes[MC_SCHED_OUTCOMES] = {0};
+
+        assert_ptr_equal(mc_sched_policy_find(policy->name), policy);
+        for (int i = 0; i < 20000; i++) {
+            struct cluster c;
+            struct mc_sched_candidate rows[8];
+            struct mc_sched_explain explain = {.candidates = rows, .candidates_max = 8};
+            struct mc_sched_decision d, again;
+
+            randomise(&c, &rng);
+            policy->decide(&c.snapshot, &c.request, &d, &explain);
+            policy->decide(&c.snapshot, &c.request, &again, NULL);
+            assert_memory_equal(&d, &again, sizeof d);
+            outcomes[d.outcome]++;
+            if (d.outcome == MC_SCHED_RUN)
+                check_run(&c, &d);
+            check_explanation(&c, &d, &explain);
+        }
+        for (int o = 0; o < MC_SCHED_OUTCOMES; o++)
+            assert_true(outcomes[o] > 0); /* the generator reaches all of them */
+    }
+    assert_null(mc_sched_policy_find("nonsense"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cold_goes_to_the_shorter_queue),
+        cmocka_unit_test(a_hit_beats_a_queue_until_it_does_not),
+        cmocka_unit_test(a_hot_prefix_spreads),
+        cmocka_unit_test(slow_links_are_not_used),
+        cmocka_unit_test(full_hit_goes_straight_to_decode),
+        cmocka_unit_test(short_prompts_go_straight_to_decode),
+        cmocka_unit_test(decode_goes_where_steps_are_fast),
+        cmocka_unit_test(one_worker_does_both_when_it_can),
+        cmocka_unit_test(nothing_is_split_without_a_store),
+        cmocka_unit_test(pools_stand_in_for_each_other),
+        cmocka_unit_test(doubtful_workers_come_last),
+        cmocka_unit_test(slo_is_kept_or_refused),
+        cmocka_unit_test(begun_answers_want_only_a_decoder),
+        cmocka_unit_test(a_prompt_too_long_for_everybody_is_nobodys),
+        cmocka_unit_test(every_policy_keeps_the_rules),
+    };
+
+    return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
+}
