@@ -78,7 +78,7 @@ static void on_hello(struct conn *conn, const struct frame *frame)
         conn_fail(conn, status);
 }
 
-static void on_refuse(struct conn *conn, const struct frame *frame)
+void conn_refused(struct conn *conn, const struct frame *frame)
 {
     enum mc_status status;
 
@@ -95,7 +95,7 @@ void conn_handshake_frame(struct conn *conn, const struct frame *frame)
         if (peer_fits(conn, frame))
             conn_become_ready(conn);
     } else if (frame->type == MSG_REFUSE)
-        on_refuse(conn, frame);
+        conn_refused(conn, frame);
     else
         malformed(conn, MC_EPROTO, "message type");
 }

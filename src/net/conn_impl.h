@@ -144,6 +144,7 @@ void conn_recv_fini(struct conn *conn);
 /* conn_handshake.c */
 void conn_handshake_start(struct conn *conn);
 void conn_handshake_frame(struct conn *conn, const struct frame *frame);
+void conn_refused(struct conn *conn, const struct frame *frame); /* by the peer */
 
 /* conn_send.c */
 enum mc_status conn_queue(struct conn *conn, const struct conn_msg *msg, int fd, bool internal);

@@ -176,8 +176,8 @@ static void dispatch_ready(struct conn *conn, const struct frame *frame)
 {
     switch (frame->type) {
     case MSG_HELLO:
-    case MSG_HELLO_OK:
-    case MSG_REFUSE: protocol_error(conn, MC_EPROTO, "type (handshake is over)"); return;
+    case MSG_HELLO_OK: protocol_error(conn, MC_EPROTO, "type (handshake is over)"); return;
+    case MSG_REFUSE: conn_refused(conn, frame); return; /* the dialer did not like whom it found */
     case MSG_PING: on_ping(conn, frame); return;
     case MSG_GOODBYE: conn_fail(conn, MC_ECLOSED); return;
     case MSG_FD: on_fd_frame(conn, frame); return;

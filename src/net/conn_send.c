@@ -54,6 +54,8 @@ static void out_free(struct conn *conn, struct out *out)
         free(out);
         return;
     }
+    out->spans = NULL;
+    out->fd = -1;
     conn->spare_count++;
     list_push_front(&conn->spare, &out->link);
 }
