@@ -112,7 +112,7 @@ static size_t on_header(char *bytes, size_t one, size_t len, void *arg)
     struct api_reply *reply = ((struct transfer *)arg)->reply;
 
     take_header(bytes, one * len, "x-request-id:", reply->request_id, sizeof(reply->request_id));
-    take_header(bytes, one * len, "x-mooncake-route:", reply->route, sizeof(reply->route));
+    take_header(bytes, one * len, "date:", reply->date, sizeof(reply->date));
     return one * len;
 }
 

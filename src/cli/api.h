@@ -32,7 +32,7 @@ struct api_reply {
     long status; /* HTTP status; 0: nobody answered, `error` says why */
     struct buf body;
     char request_id[128]; /* x-request-id of the answer */
-    char route[32];       /* x-mooncake-route of the answer */
+    char date[64];        /* date of the answer */
     char error[256]; /* one sentence for the user when status is not 200, from the error object where there is one */
 };
 

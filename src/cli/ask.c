@@ -66,6 +66,7 @@ static void take_usage(struct ask *ask, const json_t *chunk)
     const json_t *usage = json_object_get(chunk, "usage");
     const json_t *details = json_object_get(usage, "prompt_tokens_details");
     const json_t *ours = json_object_get(chunk, "mooncake");
+    const json_t *timing = json_object_get(ours, "timing");
     const char *route = json_string_value(json_object_get(ours, "route"));
 
     if (json_is_object(usage)) {
@@ -75,10 +76,10 @@ static void take_usage(struct ask *ask, const json_t *chunk)
     }
     if (route)
         snprintf(ask->route, sizeof(ask->route), "%s", route);
-    take_number(ours, "queue_ms", &ask->queue_ms);
-    take_number(ours, "load_ms", &ask->load_ms);
-    take_number(ours, "prefill_ms", &ask->prefill_ms);
-    take_number(ours, "first_decode_ms", &ask->first_ms);
+    take_number(timing, "queue_ms", &ask->queue_ms);
+    take_number(timing, "load_ms", &ask->load_ms);
+    take_number(timing, "prefill_ms", &ask->prefill_ms);
+    take_number(timing, "first_decode_ms", &ask->first_ms);
 }
 
 static bool on_event(void *arg, const char *data, size_t len)
@@ -108,10 +109,37 @@ static bool on_event(void *arg, const char *data, size_t len)
     return go_on;
 }
 
+bool ask_model(const char *url, uint32_t timeout_ms, struct ask_model *model)
+{
+    struct api_reply reply;
+
+    memset(model, 0, sizeof(*model));
+    api_call(&(struct api_call){.url = url, .path = "/v1/models", .timeout_ms = timeout_ms}, &reply);
+    json_t *root = reply.status == 200 ? json_loadb(buf_cstr(&reply.body), reply.body.len, 0, NULL) : NULL;
+    const json_t *row = json_array_get(json_object_get(root, "data"), 0);
+    const char *name = json_string_value(json_object_get(row, "id"));
+    const char *engine = json_string_value(json_object_get(row, "owned_by"));
+    if (name) {
+        snprintf(model->name, sizeof(model->name), "%s", name);
+        snprintf(model->engine, sizeof(model->engine), "%s", engine ? engine : "");
+        model->block_tokens = json_integer_value(json_object_get(row, "block_tokens"));
+    } else if (reply.status == 200) {
+        snprintf(model->error, sizeof(model->error), "%s: no worker serves a model yet", url);
+        model->code = CLI_FAILED;
+    } else {
+        snprintf(model->error, sizeof(model->error), "%s", reply.error);
+        model->code = reply.status ? CLI_FAILED : CLI_UNREACHABLE;
+    }
+    json_decref(root);
+    api_reply_fini(&reply);
+    return model->code == CLI_OK;
+}
+
 static char *make_body(const struct ask *ask)
 {
-    json_t *body = json_pack("{s:O, s:b, s:{s:b}, s:I, s:f}", "messages", ask->messages, "stream", 1, "stream_options",
-        "include_usage", 1, "max_tokens", (json_int_t)ask->max_tokens, "temperature", ask->temperature);
+    json_t *body = json_pack("{s:s, s:O, s:b, s:{s:b}, s:I, s:f}", "model", ask->model, "messages", ask->messages,
+        "stream", 1, "stream_options", "include_usage", 1, "max_tokens", (json_int_t)ask->max_tokens, "temperature",
+        ask->temperature);
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
     return text;
@@ -148,8 +176,6 @@ bool ask_run(struct ask *ask)
     } else if (!ask->error[0]) {
         snprintf(ask->error, sizeof(ask->error), "the stream ended in the middle of the answer");
     }
-    if (!ask->route[0])
-        snprintf(ask->route, sizeof(ask->route), "%s", reply.route);
     ask->tbt_ms_p50 = median(listening.gaps, listening.gap_count);
     api_reply_fini(&reply);
 undo:

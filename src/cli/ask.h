@@ -13,7 +13,8 @@
 struct ask {
     /* in */
     const char *url;
-    json_t *messages; /* borrowed: [{"role": ..., "content": ...}] */
+    const char *model; /* as ask_model() found it */
+    json_t *messages;  /* borrowed: [{"role": ..., "content": ...}] */
     int64_t max_tokens;
     double temperature;
     bool no_cache;                                /* compute without reading the cache */
@@ -32,6 +33,17 @@ struct ask {
     char error[256]; /* why it failed */
     int code;        /* enum cli_exit that says so */
 };
+
+/* What the Conductor serves first. */
+struct ask_model {
+    char name[128], engine[64];
+    int64_t block_tokens;
+    char error[256];
+    int code; /* enum cli_exit */
+};
+
+/* True: filled. False: `error` and `code` say why (nobody answers, no worker yet). */
+bool ask_model(const char *url, uint32_t timeout_ms, struct ask_model *model);
 
 /* True: a whole answer. False: `error` and `code` say why. */
 bool ask_run(struct ask *ask);

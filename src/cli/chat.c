@@ -25,9 +25,10 @@ static void print_figures(const struct ask *ask)
 }
 
 /* Ask with all messages so far; the answer joins them. */
-static int one_turn(struct cli *cli, json_t *messages, const char *text)
+static int one_turn(struct cli *cli, const struct ask_model *model, json_t *messages, const char *text)
 {
     struct ask ask = {.url = cli->set->url,
+        .model = model->name,
         .messages = messages,
         .max_tokens = cli->set->max_tokens,
         .temperature = cli->set->temperature,
@@ -63,17 +64,21 @@ static int one_turn(struct cli *cli, json_t *messages, const char *text)
 
 int cmd_chat(struct cli *cli)
 {
-    json_t *messages = json_array();
+    struct ask_model model;
     bool prompt = isatty(STDIN_FILENO) && !cli->set->json;
     char *line = NULL;
     size_t room = 0;
     ssize_t len;
     int code = CLI_OK;
 
+    if (!ask_model(cli->set->url, (uint32_t)cli->set->timeout_ms, &model))
+        return cli_fail(cli, model.code, "%s%s", model.error,
+            model.code == CLI_UNREACHABLE ? "; `mooncake up` starts a service, --url names another" : "");
+    json_t *messages = json_array();
     if (cli->set->system)
         json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", cli->set->system));
     if (cli->arg_count > 0) {
-        code = one_turn(cli, messages, cli->args[0]);
+        code = one_turn(cli, &model, messages, cli->args[0]);
         goto undo_messages;
     }
     for (;;) {
@@ -86,7 +91,7 @@ int cmd_chat(struct cli *cli)
             line[--len] = 0;
         if (len == 0)
             continue;
-        code = one_turn(cli, messages, line);
+        code = one_turn(cli, &model, messages, line);
         if (code != CLI_OK && !prompt)
             break;
     }

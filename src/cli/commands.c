@@ -43,7 +43,9 @@ const struct cli_command cli_commands[] = {
     {"config", "Look", "values in effect and where each comes from", NULL, 0, 0, SET_EVERY, cmd_config,
         "  MOONCAKE_MEMORY=8G mooncake config\n  mooncake config --config mooncake.conf\n"},
     {"bench", "Measure", "speed of a part", "transfer|store|serve", 1, 1,
-        SET_LOG | SET_NET | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_BENCH, cmd_bench,
+        SET_LOG | SET_NET | SET_URL | SET_MASTER | SET_NODE | SET_CONDUCTOR | SET_ENGINE | SET_MODEL | SET_TOOL |
+            SET_TIMEOUT | SET_BENCH,
+        cmd_bench,
         "  mooncake bench transfer --op read --size 1M --json\n  mooncake bench store --op get --size 64K\n"
         "  mooncake bench serve --engine synthetic\n"},
     {"demo", "Measure", "three questions about one document, cold and from the cache", NULL, 0, 0,

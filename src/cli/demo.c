@@ -17,7 +17,6 @@
 #include "base/term.h"
 #include "base/xdg.h"
 #include "cli/alone.h"
-#include "cli/api.h"
 #include "cli/ask.h"
 #include "cli/cli.h"
 #include "cli/demo_text.h"
@@ -33,8 +32,7 @@ static const char *const questions[REQUESTS] = {
 
 struct demo {
     struct cli *cli;
-    char engine[64], model[128];
-    int64_t block_tokens;
+    struct ask_model model;
     struct ask asks[REQUESTS];
     struct alone_answer alone; /* the first question, by the engine alone */
     double cold_ms, hit_ms;
@@ -102,32 +100,6 @@ static void print_bars(const struct demo *demo)
 
 /* ---- the run ---- */
 
-/* Which engine and model answer: from /v1/models. */
-static int look(struct demo *demo)
-{
-    struct api_reply reply;
-    int code = CLI_OK;
-
-    api_call(&(struct api_call){.url = demo->cli->set->url, .path = "/v1/models"}, &reply);
-    if (reply.status != 200) {
-        code = cli_fail(demo->cli, reply.status ? CLI_FAILED : CLI_UNREACHABLE, "%s", reply.error);
-    } else {
-        json_t *root = json_loadb(buf_cstr(&reply.body), reply.body.len, 0, NULL);
-        const json_t *model = json_array_get(json_object_get(root, "data"), 0);
-        const json_t *ours = json_object_get(model, "mooncake");
-        const char *name = json_string_value(json_object_get(model, "id"));
-        const char *engine = json_string_value(json_object_get(ours, "engine"));
-        snprintf(demo->model, sizeof(demo->model), "%s", name ? name : "");
-        snprintf(demo->engine, sizeof(demo->engine), "%s", engine ? engine : "");
-        demo->block_tokens = json_integer_value(json_object_get(ours, "block_tokens"));
-        json_decref(root);
-        if (!name)
-            code = cli_fail(demo->cli, CLI_FAILED, "no worker serves a model yet");
-    }
-    api_reply_fini(&reply);
-    return code;
-}
-
 static int run_request(struct demo *demo, size_t index, bool quiet)
 {
     struct ask *ask = &demo->asks[index];
@@ -136,6 +108,7 @@ static int run_request(struct demo *demo, size_t index, bool quiet)
     if (!messages)
         return cli_fail(demo->cli, CLI_FAILED, "out of memory");
     *ask = (struct ask){.url = demo->cli->set->url,
+        .model = demo->model.name,
         .messages = messages,
         .max_tokens = ANSWER_TOKENS,
         .no_cache = index == 0,
@@ -163,7 +136,7 @@ static int run_baseline(struct demo *demo, bool quiet)
     if (!quiet)
         printf("the first question to the engine alone, on all cores ...\n");
     fflush(stdout);
-    if (!alone_start(demo->cli, demo->engine, &alone)) {
+    if (!alone_start(demo->cli, demo->model.engine, &alone)) {
         json_decref(messages);
         return CLI_FAILED;
     }
@@ -203,7 +176,7 @@ static json_t *make_report(const struct demo *demo)
                           ask->tbt_ms_p50, "text", buf_cstr(&ask->text), "route", ask->route));
     }
     return json_pack("{s:s, s:s, s:I, s:o, s:f, s:f, s:{s:f, s:f, s:s}, s:b}", "engine", demo->engine, "model",
-        demo->model, "block_tokens", (json_int_t)demo->block_tokens, "requests", requests, "cold_ttft_ms",
+        demo->model, "block_tokens", (json_int_t)demo->model.block_tokens, "requests", requests, "cold_ttft_ms",
         demo->cold_ms, "hit_ttft_ms", demo->hit_ms, "baseline", "ttft_ms", demo->alone.ttft_ms, "tbt_ms_p50",
         demo->alone.tbt_ms_p50, "text", demo->alone.ok ? buf_cstr(&demo->alone.text) : "", "outputs_equal",
         demo->outputs_equal);
@@ -235,7 +208,9 @@ int cmd_demo(struct cli *cli)
     if (!demo)
         return cli_fail(cli, CLI_FAILED, "out of memory");
     demo->cli = cli;
-    code = look(demo);
+    code = ask_model(cli->set->url, (uint32_t)cli->set->timeout_ms, &demo->model)
+               ? CLI_OK
+               : cli_fail(cli, demo->model.code, "%s", demo->model.error);
     if (code == CLI_OK && !quiet)
         printf("engine %s, model %s, blocks of %lld tokens; questions about demo/kvcache.txt\n\n", demo->engine,
             demo->model, (long long)demo->block_tokens);

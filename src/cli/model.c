@@ -15,7 +15,7 @@ static bool cached_weights(char *path, size_t size)
     glob_t found;
     bool there = false;
 
-    if (xdg_path(XDG_CACHE, "models", folder, sizeof(folder)) != MC_OK)
+    if (xdg_path(XDG_CACHE, "engine", folder, sizeof(folder)) != MC_OK)
         return false;
     snprintf(pattern, sizeof(pattern), "%s/*.gguf", folder);
     if (glob(pattern, 0, NULL, &found) == 0) {

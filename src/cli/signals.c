@@ -33,6 +33,9 @@ void signals_block(void)
 
     fill(&set);
     sigaddset(&set, SIGCHLD);
+    /* A shell starts background jobs with SIGINT ignored; an ignored signal is dropped even while it is blocked. */
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
