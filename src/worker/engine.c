@@ -39,7 +39,10 @@ static void finish_say(struct worker *worker, struct run *run)
     run->finish_sent = true;
     if (run->picked)
         finish->decode_us = (run->last_ns - run->first_ns) / NS_PER_US;
-    net_send_finish(worker, run);
+    /* Who is destroyed in the middle does not say that it was the client's wish: the Conductor sees the connection go, and
+     * asks another worker to go on. */
+    if (!atomic_load(&worker->stopping))
+        net_send_finish(worker, run);
     pthread_mutex_lock(&worker->lock);
     worker->stats.finished += finish->reason < WMSG_CANCELLED;
     worker->stats.cancelled += finish->reason == WMSG_CANCELLED;
