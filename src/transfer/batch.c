@@ -64,7 +64,7 @@ static void room_changed(struct mc_peer *peer)
 struct op_class {
     enum mc_opcode opcode;
     uint8_t kind;
-    bool local_segment;
+    uint32_t local_segment;
 };
 
 struct builder {
@@ -152,11 +152,11 @@ static bool part_extend(struct xfer *xfer, const struct mc_op *op, uint64_t id, 
 
 static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint32_t i)
 {
-    struct op_class class = {op->opcode, b->key.kind, false};
+    struct op_class class = {op->opcode, b->key.kind, 0};
     uint64_t ignored;
 
     if (op->opcode == MC_WRITE && b->batch->te->shm)
-        class.local_segment = segment_of(b->batch->te, op->local, op->len, &ignored) != 0;
+        class.local_segment = segment_of(b->batch->te, op->local, op->len, &ignored);
     for (uint64_t done = 0; done < op->len;) {
         struct xfer *xfer = b->xfer;
         uint32_t len;
@@ -224,7 +224,7 @@ static enum mc_status batch_build(struct mc_batch *batch)
 
 /* ---- ending ---- */
 
-static void xfer_ops_failed(struct xfer *xfer, enum mc_status status)
+void xfer_ops_failed(struct xfer *xfer, enum mc_status status)
 {
     struct mc_batch *batch = xfer->batch;
 

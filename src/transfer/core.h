@@ -129,7 +129,7 @@ struct xfer {
     enum xfer_state state;
     enum mc_opcode opcode;
     uint8_t kind;       /* enum te_region_kind of the remote side */
-    bool local_segment; /* MC_WRITE: every part's source lies in a segment of ours */
+    uint32_t local_segment; /* MC_WRITE: number of the segment of ours that every part's source lies in; 0 = none */
     bool want_crc;
     uint32_t attempts;
     uint32_t bytes;
@@ -161,6 +161,9 @@ struct mc_batch {
 /* The transport has ended a flying xfer. Statuses of a broken connection (ECLOSED, EPROTO, EPEERDOWN) and MC_ESTALE put it back
  * to pending while attempts and deadline allow. */
 void xfer_end(struct xfer *xfer, enum mc_status status);
+
+/* Mark the ops of an xfer that cannot be carried out. */
+void xfer_ops_failed(struct xfer *xfer, enum mc_status status);
 
 /* Put a flying xfer back to pending without counting an attempt. */
 void xfer_requeue(struct xfer *xfer);

@@ -15,6 +15,7 @@
 #define BACKOFF_MIN_MS  10
 #define BACKOFF_MAX_MS  200
 #define OPEN_TIMEOUT_MS 2000
+#define PUMP_TURN_NS    (2 * NS_PER_MS) /* same-host reads are carried out by the pump */
 
 const char *peer_name(const struct mc_peer *peer)
 {
@@ -94,21 +95,25 @@ static enum mc_status give(struct transport *transport, struct mc_peer *peer, st
 /* One that no transport takes: the peer is not there, or it is but nothing allowed leads to it. */
 static enum mc_status nobody_fits(const struct mc_peer *peer)
 {
-    if (atomic_load(&peer->ready_count) == 0)
-        return peer->inbound ? MC_EPEERDOWN : MC_PENDING;
-    return MC_ENOSUP;
+    if (atomic_load(&peer->ready_count))
+        return MC_ENOSUP;
+    if (peer->inbound || (atomic_load(&peer->down) && now_ns() < atomic_load(&peer->retry_ns)))
+        return MC_EPEERDOWN;
+    return MC_PENDING;
 }
 
 void peer_pump(struct mc_peer *peer)
 {
+    uint64_t start = now_ns();
+
     if (!list_empty(&peer->pending))
         peer_dial(peer);
-    for (unsigned budget = 64; !list_empty(&peer->pending); budget--) {
+    while (!list_empty(&peer->pending)) {
         struct xfer *xfer = list_first(&peer->pending, struct xfer, link);
         struct transport *transport;
         bool wait;
 
-        if (budget == 0) { /* let sockets and timers have their turn */
+        if (now_ns() - start > PUMP_TURN_NS) { /* let sockets, timers and cancels have their turn */
             te_pump_later(peer->te);
             return;
         }

@@ -103,7 +103,8 @@ void link_ask_clock(struct tcp_link *link, bool please)
     if (link->sync_asked_ns)
         return;
     link->sync_asked_ns = sync.clock_ns;
-    if (link->te->shm && strcmp(link->te->host_id, conn_peer(link->conn)->host_id) == 0)
+    if (link->te->shm && link->peer && atomic_load(&link->peer->shm_state) != PEER_SHM_NONE &&
+        strcmp(link->te->host_id, conn_peer(link->conn)->host_id) == 0)
         snprintf(sync.unix_path, sizeof(sync.unix_path), "%s", shm_path(link->te->shm));
     sync_send(link, 1, &sync);
 }
@@ -141,6 +142,8 @@ static void sync_answer(struct tcp_link *link, const struct frame *frame, const 
         link->sync_answered = true;
         shm_peer_offers(link->peer, conn_peer(link->conn), asked->unix_path, link->dialled);
         link_check_ready(link);
+    } else if (!asked->unix_path[0] && atomic_load(&link->peer->shm_state) == PEER_SHM_WAIT) {
+        peer_shm_set(link->peer, PEER_SHM_NONE); /* it tried and failed */
     }
     te_pump_later(link->te); /* writes may have waited for it */
 }
@@ -369,6 +372,16 @@ void tcp_drop_links(struct mc_peer *peer)
         peer->link_count--;
         link->peer = NULL;
         conn_abort(link->conn, MC_ECLOSED);
+    }
+}
+
+void tcp_tell_clock(struct mc_peer *peer)
+{
+    list_for_each(it, &peer->links) {
+        struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
+
+        if (link->dialled && link->ready)
+            link_ask_clock(link, false);
     }
 }
 

@@ -76,6 +76,9 @@ enum mc_status tcp_dial(struct mc_peer *peer);
 /* Close all links of the peer, without telling it (the peer object goes). */
 void tcp_drop_links(struct mc_peer *peer);
 
+/* Ask for the clocks of a peer that we dialled, which also tells it whether we still offer shared memory. */
+void tcp_tell_clock(struct mc_peer *peer);
+
 /* A region was withdrawn: links that are sending from it are cut. */
 void tcp_region_gone(struct mc_te *te, uint64_t id);
 
