@@ -18,8 +18,6 @@
 
 struct store_master;
 
-enum { STORE_MASTER_PORT = 7400, STORE_MASTER_ADMIN_PORT = 7401 };
-
 struct store_master_opts { /* zero or NULL: the default */
     const char *listen;    /* "127.0.0.1:7400"; port 0: any */
     const char *admin;     /* "127.0.0.1:7401": /healthz /metrics /v1/nodes /v1/where; "none" */

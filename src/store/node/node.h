@@ -22,8 +22,6 @@
 
 struct store_node;
 
-enum { STORE_NODE_PORT = 7402 };
-
 struct store_node_opts {           /* zero or NULL: the default */
     const char *listen;            /* "127.0.0.1:7402"; port 0: any */
     const char *advertise;         /* host[:port] others are told; default: as bound */

@@ -1,0 +1,338 @@
+/* shell.c - jobs between the callers' threads and the core on the loop. See shell.h. */
+#include "store/client/shell.h"
+
+#include <assert.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum { JOBS_MAX = 1 << 20 };
+
+/* ---- futex words ---- */
+
+void word_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns)
+{
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / NS_PER_S), .tv_nsec = (long)(deadline_ns % NS_PER_S)};
+
+    /* FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time. A spurious return is the caller's loop to handle. */
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, value, deadline_ns == DEADLINE_NONE ? NULL : &until, NULL,
+        FUTEX_BITSET_MATCH_ANY);
+}
+
+void word_wake_all(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+/* ---- the loop's side ---- */
+
+static void job_end(struct job *job)
+{
+    atomic_fetch_sub_explicit(&job->store->jobs, 1, memory_order_relaxed);
+    job->finish(job);
+}
+
+static void job_fail(struct job *job, enum mc_status status)
+{
+    job->call.status = status;
+    if (job->call.kind == CALL_OP)
+        job->call.op->result = (struct mc_store_result){.status = status};
+    job_end(job);
+}
+
+static bool take_done(struct mc_store *store)
+{
+    struct client_call *call;
+    bool any = false;
+
+    while ((call = client_core_done(store->core)) != NULL) {
+        job_end((struct job *)(void *)call);
+        any = true;
+    }
+    return any;
+}
+
+/* False: the core is full, or nothing waits. */
+static bool start_ready(struct mc_store *store)
+{
+    struct list *it;
+    bool any = false;
+
+    while ((it = list_pop_front(&store->ready)) != NULL) {
+        struct job *job = list_entry(it, struct job, link);
+        uint64_t now = loop_now_ns(store->loop);
+
+        if (job->call.kind == 0) { /* nothing for the core: only to be finished here */
+            job->call.status = MC_OK;
+            job_end(job);
+            any = true;
+            continue;
+        }
+        if (deadline_passed(job->call.deadline_ns, now)) {
+            job_fail(job, MC_ETIMEDOUT);
+            any = true;
+            continue;
+        }
+        job->started = true;
+        enum mc_status status = client_core_start(store->core, now, &job->call);
+        if (status == MC_AGAIN) {
+            job->started = false;
+            list_push_front(&store->ready, &job->link);
+            return any;
+        }
+        if (status != MC_OK)
+            job_fail(job, status);
+        any = true;
+    }
+    return any;
+}
+
+static void pump(struct mc_store *store)
+{
+    uint64_t now = loop_now_ns(store->loop);
+    bool any;
+
+    do {
+        any = take_done(store);
+        any |= start_ready(store);
+        if (client_core_wake(store->core) <= now)
+            client_core_on_tick(store->core, now);
+        any |= take_done(store);
+    } while (any);
+}
+
+/* When the loop has to look again: the core's wish, or the deadline of the first job that it has not taken. */
+static void set_wake(struct mc_store *store)
+{
+    struct job *first = list_first(&store->ready, struct job, link);
+    uint64_t wake = client_core_wake(store->core);
+
+    loop_timer_set(store->loop, &store->wake, first ? deadline_min(wake, first->call.deadline_ns) : wake);
+}
+
+static void on_settle(struct loop *loop, struct loop_task *task)
+{
+    struct mc_store *store = container_of(task, struct mc_store, settle_task);
+
+    pump(store);
+    set_wake(store);
+}
+
+void shell_settle(struct mc_store *store)
+{
+    loop_defer(store->loop, &store->settle_task);
+}
+
+static void on_wake(struct loop *loop, struct loop_timer *timer)
+{
+    struct mc_store *store = container_of(timer, struct mc_store, wake);
+
+    client_core_on_tick(store->core, loop_now_ns(loop));
+    shell_settle(store);
+}
+
+static void on_intake(struct loop *loop, struct loop_task *task)
+{
+    struct mc_store *store = container_of(task, struct mc_store, intake_task);
+
+    pthread_mutex_lock(&store->lock);
+    list_splice_back(&store->ready, &store->intake);
+    pthread_mutex_unlock(&store->lock);
+    pump(store);
+    set_wake(store);
+}
+
+static void on_gap(struct loop *loop, struct loop_gap *gap, uint64_t gap_ns)
+{
+    struct mc_store *store = container_of(gap, struct mc_store, gap);
+
+    client_core_on_gap(store->core, loop_now_ns(loop));
+    shell_settle(store);
+}
+
+void job_again(struct job *job)
+{
+    job->started = false;
+    atomic_fetch_add_explicit(&job->store->jobs, 1, memory_order_relaxed);
+    list_push_back(&job->store->ready, &job->link);
+    shell_settle(job->store);
+}
+
+void job_cancel(struct job *job)
+{
+    struct mc_store *store = job->store;
+
+    if (!job->started) {
+        pthread_mutex_lock(&store->lock);
+        list_del(&job->link);
+        pthread_mutex_unlock(&store->lock);
+        job_fail(job, MC_ECANCELED);
+        return;
+    }
+    client_core_cancel(store->core, loop_now_ns(store->loop), &job->call);
+    take_done(store);
+    shell_settle(store);
+}
+
+/* ---- the callers' side ---- */
+
+enum mc_status job_submit(struct mc_store *store, struct list *jobs, uint32_t count)
+{
+    enum mc_status status = MC_OK;
+
+    if (atomic_fetch_add_explicit(&store->jobs, count, memory_order_relaxed) + count > JOBS_MAX) {
+        atomic_fetch_sub_explicit(&store->jobs, count, memory_order_relaxed);
+        return MC_AGAIN;
+    }
+    pthread_mutex_lock(&store->lock);
+    if (store->closing)
+        status = MC_ECLOSED;
+    else
+        list_splice_back(&store->intake, jobs);
+    pthread_mutex_unlock(&store->lock);
+    if (status == MC_OK)
+        loop_post(store->loop, &store->intake_task);
+    else
+        atomic_fetch_sub_explicit(&store->jobs, count, memory_order_relaxed);
+    return status;
+}
+
+struct waiting_job {
+    struct job *job;
+    _Atomic uint32_t finished;
+};
+
+static void wake_waiter(struct job *job)
+{
+    struct waiting_job *waiting = job->call.user;
+
+    atomic_store(&waiting->finished, 1);
+    word_wake_all(&waiting->finished);
+}
+
+enum mc_status job_run(struct mc_store *store, struct job *job, uint32_t deadline_ms)
+{
+    struct waiting_job waiting = {.job = job};
+    struct list jobs;
+    enum mc_status status;
+
+    assert(!loop_in_thread(store->loop));
+    job->store = store;
+    job->finish = wake_waiter;
+    job->call.user = &waiting;
+    job->call.deadline_ns = deadline_after_ms(now_ns(), deadline_ms);
+    list_init(&jobs);
+    list_push_back(&jobs, &job->link);
+    status = job_submit(store, &jobs, 1);
+    if (status != MC_OK)
+        return status;
+    while (atomic_load(&waiting.finished) == 0)
+        word_sleep(&waiting.finished, 0, DEADLINE_NONE);
+    return job->call.status;
+}
+
+/* ---- life ---- */
+
+static void close_on_loop(struct loop *loop, void *arg)
+{
+    struct mc_store *store = arg;
+    struct list *it;
+
+    pthread_mutex_lock(&store->lock);
+    list_splice_back(&store->ready, &store->intake);
+    pthread_mutex_unlock(&store->lock);
+    client_core_close(store->core, loop_now_ns(loop));
+    take_done(store);
+    while ((it = list_pop_front(&store->ready)) != NULL)
+        job_fail(list_entry(it, struct job, link), MC_ECLOSED);
+}
+
+static void shell_fini(struct mc_store *store)
+{
+    if (store->loop)
+        loop_thread_stop(store->loop);
+    shell_close(store);
+    if (store->loop) {
+        loop_timer_cancel(store->loop, &store->wake);
+        loop_defer_cancel(store->loop, &store->settle_task);
+        if (store->gap.link.next)
+            loop_gap_unwatch(store->loop, &store->gap);
+        loop_destroy(store->loop);
+    }
+    pthread_mutex_destroy(&store->lock);
+    free(store);
+}
+
+void mc_store_close(struct mc_store *store)
+{
+    if (!store)
+        return;
+    pthread_mutex_lock(&store->lock);
+    store->closing = true;
+    pthread_mutex_unlock(&store->lock);
+    loop_call(store->loop, close_on_loop, store);
+    shell_fini(store);
+}
+
+static enum mc_status wait_for_master(struct mc_store *store, uint32_t connect_ms)
+{
+    uint64_t deadline = deadline_after_ms(now_ns(), connect_ms);
+
+    while (!atomic_load(&store->master_up)) {
+        if (now_ns() >= deadline)
+            return shell_master_error(store);
+        word_sleep(&store->master_up, 0, deadline);
+    }
+    return MC_OK;
+}
+
+enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store **out)
+{
+    static const struct mc_store_opts defaults = {.size = sizeof(defaults)};
+    struct mc_store *store;
+    enum mc_status status = MC_ENOMEM;
+
+    opts = opts ? opts : &defaults;
+    if (opts->size != sizeof(*opts))
+        return MC_EINVAL;
+    store = calloc(1, sizeof(*store));
+    if (!store)
+        return MC_ENOMEM;
+    pthread_mutex_init(&store->lock, NULL);
+    list_init(&store->ready);
+    list_init(&store->intake);
+    list_init(&store->ios);
+    list_init(&store->io_done);
+    loop_task_init(&store->intake_task, on_intake);
+    loop_task_init(&store->settle_task, on_settle);
+    loop_timer_init(&store->wake, on_wake);
+    store->gap.fn = on_gap;
+    store->loop = loop_create("mc-store");
+    if (store->loop && loop_timer_reserve(store->loop, 1) == MC_OK)
+        status = shell_open(store, opts);
+    if (status == MC_OK) {
+        loop_gap_watch(store->loop, &store->gap);
+        status = loop_thread_start(store->loop);
+    }
+    if (status != MC_OK) {
+        shell_fini(store);
+        return status;
+    }
+    if (opts->connect_ms)
+        status = wait_for_master(store, opts->connect_ms);
+    if (status != MC_OK) {
+        mc_store_close(store);
+        return status;
+    }
+    *out = store;
+    return MC_OK;
+}
+
+struct mc_te *mc_store_te(struct mc_store *store)
+{
+    return store->te;
+}

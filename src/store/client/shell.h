@@ -1,0 +1,113 @@
+/* shell.h - the inside of a client: the shell around client_core. Shared by the files of this folder.
+ *
+ *     mc_store --- core (client_core.h)      cache of locations, calls, health; pure
+ *        |-------- loop                      its own thread: links, the Transfer Engine, completions
+ *        |-------- nodes[peer]               per node: a control link, the engine's peer, region keys of its segments
+ *        |-------- jobs: intake -> ready -> in the core -> finish
+ *        `-------- hot (hot.h)               objects of this host's nodes that callers read without the loop
+ *
+ * A job is a client_call with somebody who waits for it. Callers put jobs into `intake` (lock) and ring; the loop moves them to
+ * `ready` and gives them to the core, as many as it takes; what comes out of client_core_done() is finished.
+ *
+ * A node is announced to the core (on_peer_up) when its control link is up, it has told its segments, and a probe read has come
+ * back through the engine: from then on it can also pull from us.
+ *
+ * Threads: everything is the loop's except what is marked. */
+#ifndef STORE_CLIENT_SHELL_H
+#define STORE_CLIENT_SHELL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "net/loop.h"
+#include "store/client/client_core.h"
+#include "store/client/hot.h"
+#include "store/link.h"
+#include "transfer/te.h"
+
+struct job {
+    struct client_call call; /* first: a call from the core is its job */
+    struct mc_store *store;
+    struct list link; /* intake or ready */
+    bool started;
+    /* On the loop, once; call.status and the call's results are set. The job may be freed. */
+    void (*finish)(struct job *job);
+};
+
+struct node_segments {
+    uint32_t count;
+    struct store_segment row[];
+};
+
+struct node {
+    struct mc_store *store;
+    uint32_t peer;
+    struct store_link *link;
+    struct mc_peer *engine;
+    struct store_member member;
+    struct node_segments *segments;
+    struct buf info; /* its NODE_INFO, kept until it is announced */
+    struct mc_batch *probe;
+    struct mc_op probe_op;
+    uint8_t probe_byte[64];
+    struct loop_timer probe_again;
+    bool announced, info_known;
+};
+
+struct mc_store {
+    struct loop *loop;
+    struct mc_te *te;
+    struct client_core *core;
+    struct store_port port;
+    struct store_link *master;
+    struct hello self;
+    struct node **nodes; /* by peer number; NULL: none */
+    uint32_t nodes_max, ns;
+    struct hot hot;
+
+    struct list ready;   /* jobs the core has not taken yet */
+    struct list ios;     /* reads with the engine */
+    struct list io_done; /* ended, to be told to the core */
+    struct loop_task intake_task, settle_task, deliver_task, touch_task;
+    struct loop_timer wake, touch_timer;
+    struct loop_gap gap;
+
+    pthread_mutex_t lock;
+    struct list intake; /* guarded by lock */
+    bool closing;       /* guarded by lock */
+
+    _Atomic uint32_t master_up; /* futex word: written by the loop, waited for by open */
+    _Atomic uint32_t jobs;      /* in intake, ready or the core */
+};
+
+/* Any thread. MC_OK: it will be finished. MC_ECLOSED: store is closing. MC_AGAIN: too many. */
+enum mc_status job_submit(struct mc_store *store, struct list *jobs, uint32_t count);
+
+/* On the loop: give it up; finished (MC_ECANCELED, or what it came to) before this returns. */
+void job_cancel(struct job *job);
+
+/* Put behind the jobs that wait, from inside a finish. */
+void job_again(struct job *job);
+
+/* Any other thread than the loop's: submit one job and wait for it. */
+enum mc_status job_run(struct mc_store *store, struct job *job, uint32_t deadline_ms);
+
+/* After the core was touched: take what is done, start what waits, set the timer. */
+void shell_settle(struct mc_store *store);
+
+/* port.c */
+enum mc_status shell_open(struct mc_store *store, const struct mc_store_opts *opts);
+void shell_close(struct mc_store *store);
+/* Why the master is not there: MC_EVERSION, MC_EPERM when it refuses us, else MC_EPEERDOWN. Any thread. */
+enum mc_status shell_master_error(struct mc_store *store);
+
+/* The core numbers nodes as it likes; -1: no node of that number. */
+struct node *shell_node(const struct mc_store *store, uint32_t peer);
+bool node_segment(const struct node *node, uint32_t segment, struct mc_region_key *key, uint64_t *size);
+
+/* A futex word: sleep while *word == value, until the deadline. Any thread. */
+void word_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns);
+void word_wake_all(_Atomic uint32_t *word);
+
+#endif
