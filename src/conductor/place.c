@@ -13,10 +13,10 @@
 #include "base/log.h"
 #include "conductor/request_impl.h"
 
-#define NOBODY_MS 800
-#define HOLD_PIN_MS                                                                                                    \
-    15000 /* blocks between prefill and decode; a decode worker that has not loaded by then finds what is left */
-#define OUTPUT_GUESS 256 /* tokens of an answer to keep room for, when it may be longer */
+#define NOBODY_MS    800
+#define RETRY_MS     1000
+#define HOLD_PIN_MS  15000 /* blocks between prefill and decode; who loads later finds what is left */
+#define OUTPUT_GUESS 256   /* tokens of an answer to keep room for, when it may be longer */
 
 static struct mc_sched_request sched_request(const struct request *request, uint64_t now)
 {
@@ -159,19 +159,20 @@ static bool wait_for_anybody(struct request *request, uint64_t now)
     return true;
 }
 
-/* Wait for room, unless too many do or it has done so for too long. */
-static void wait_for_room(struct request *request, const struct mc_sched_decision *decision, uint64_t now)
+/* Wait for room, unless too many do already or it has done so for too long. */
+static void wait_for_room(struct request *request, double retry_after_ms, uint64_t now)
 {
     const struct conductor_opts *opts = &request->conductor->opts;
+    bool newcomer = request->queued_ns == 0;
     uint64_t until;
 
-    if (!request->queued_ns)
+    if (newcomer)
         request->queued_ns = now;
     until = deadline_min(deadline_after_ms(request->queued_ns, opts->queue_ms), request->deadline_ns);
-    if (request->conductor->queue_count > opts->queue_max)
-        request_refuse(request, decision->retry_after_ms, "the queue is full: %u requests wait", opts->queue_max);
+    if (newcomer && !request->answer_count && request->conductor->queue_count > opts->queue_max)
+        request_refuse(request, retry_after_ms, "the queue is full: %u requests wait", opts->queue_max);
     else if (deadline_passed(until, now))
-        request_refuse(request, decision->retry_after_ms, "no room within %u ms", opts->queue_ms);
+        request_refuse(request, retry_after_ms, "no room within %u ms", opts->queue_ms);
     else
         (void)loop_timer_set(request->conductor->loop, &request->timer, until);
 }
@@ -202,7 +203,7 @@ bool request_place(struct request *request)
                 continue;
             request_fail(request, 503, "no_worker", "no worker for model '%s' takes it", request->model->name);
             return true;
-        case MC_SCHED_HOLD: wait_for_room(request, &decision, now); return false;
+        case MC_SCHED_HOLD: wait_for_room(request, decision.retry_after_ms, now); return false;
         case MC_SCHED_REFUSE:
             metric_add(c->count.refused_slo, 1);
             request_refuse(request, decision.retry_after_ms,
@@ -222,9 +223,12 @@ void conductor_pump(struct conductor *c)
 
     list_for_each_safe (it, next, &c->queue) {
         struct request *request = list_entry(it, struct request, queued);
+        struct fleet_model *model = request->model; /* the request may be gone after its turn */
 
-        if (request->model->held_round != round && !request_place(request))
-            request->model->held_round = round;
+        if (model->held_round == round)
+            wait_for_room(request, RETRY_MS, loop_now_ns(c->loop));
+        else if (!request_place(request))
+            model->held_round = round;
     }
 }
 
