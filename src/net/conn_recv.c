@@ -13,6 +13,7 @@
  * Every callback may close or pause the connection: may_go_on() is asked after each. */
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -119,6 +120,26 @@ static void piece_got(struct conn *conn, size_t n)
         piece_done(conn);
 }
 
+/* Has the peer taken back what it sent? Looked at before every write into the owner's memory: after a reset Linux still
+ * delivers what is queued, but the peer has been told that its transfer failed, and both memories are free for other use.
+ * A unix socket knows no reset; there the sign is that the peer has closed, for conn_close() waits until we have read all. */
+static bool socket_failed(struct conn *conn)
+{
+    struct pollfd poll_fd = {.fd = conn->fd};
+    socklen_t len = sizeof(int);
+    int error = 0;
+
+    if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+        error = errno;
+    if (!error && conn->is_unix && poll(&poll_fd, 1, 0) == 1 && poll_fd.revents & POLLHUP)
+        error = ECONNRESET;
+    if (!error)
+        return false;
+    log_debug("peer %s: %s", conn->name, strerror(error));
+    conn_fail(conn, conn_errno_status(error));
+    return true;
+}
+
 /* Data of the piece that is in the buffer already. */
 static void data_from_buffer(struct conn *conn)
 {
@@ -126,7 +147,7 @@ static void data_from_buffer(struct conn *conn)
     void *dst;
 
     n = place_of(conn, left < have ? left : have, &dst);
-    if (!may_go_on(conn))
+    if (!may_go_on(conn) || (dst && socket_failed(conn)))
         return;
     if (dst)
         conn->piece_crc = crc32c_copy(conn->piece_crc, dst, conn->rx + conn->rx_at, n);
@@ -400,18 +421,6 @@ static void receive_failed(struct conn *conn, ssize_t n)
     conn_fail(conn, goodbye ? conn->close_status : n == 0 ? MC_EPEERDOWN : conn_errno_status(errno));
 }
 
-static bool socket_failed(struct conn *conn)
-{
-    socklen_t len = sizeof(int);
-    int error = 0;
-
-    if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0)
-        return false;
-    log_debug("peer %s: %s", conn->name, strerror(error));
-    conn_fail(conn, conn_errno_status(error));
-    return true;
-}
-
 static size_t receive_to_buffer(struct conn *conn)
 {
     struct iovec iov;
@@ -442,15 +451,13 @@ static size_t receive_direct(struct conn *conn)
     void *dst;
     ssize_t n;
 
-    /* The error first: after a reset the kernel would still give us what it has, and the peer has been told by now that its
-     * transfer failed and its memory and ours are free. Then the owner: is this place still his? */
-    if (socket_failed(conn))
-        return 0;
     room = place_of(conn, left, &dst);
     if (!may_go_on(conn))
         return 0;
     if (!dst)
         return receive_to_buffer(conn); /* thrown away from there */
+    if (socket_failed(conn))
+        return 0;
     want = room < left ? room : left;
     iov[0] = (struct iovec){dst, want};
     iov[1] = (struct iovec){conn->rx, last ? RX_SIZE : PIECE_HEADER_SIZE};
