@@ -75,13 +75,15 @@ static void on_conn_closed(struct evhttp_connection *conn, void *arg)
     req->ev = NULL;
     req->conn = NULL;
     req->body = slice_of(NULL, 0);
-    log_debug("http client %s left during %s", req->client, req->path);
-    if (!leave) {
+    if (req->state != HTTP_ENDED)
+        log_debug("http client %s left during %s", req->client, req->path);
+    if (!leave && req->state != HTTP_ENDED) {
         req->state = HTTP_GONE;
         return;
     }
     req->state = HTTP_ENDED;
-    leave(req, req->leave_arg);
+    if (leave)
+        leave(req, req->leave_arg);
     if (!req->in_handler)
         req_free(req);
 }
@@ -263,9 +265,9 @@ static void on_request(struct evhttp_request *ev, void *arg)
     serve(req, path && *path ? path : "/");
     req->in_handler = false;
     log_set_trace(NULL);
-    if (req->state == HTTP_ENDED)
+    if (req->state == HTTP_ENDED && !atomic_load(&req->cut_task.queued))
         req_free(req);
-    else if (req->state != HTTP_GONE)
+    else if (req->state == HTTP_OPEN || req->state == HTTP_STREAMING)
         watch_client(req);
 }
 

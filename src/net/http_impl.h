@@ -4,7 +4,7 @@
  *   OPEN        the handler has it; evhttp waits for an answer
  *   STREAMING   http_stream_begin was called
  *   GONE        the client left and nobody wanted to be told: `ev` is NULL, the handler's answer will free it
- *   ENDED       answered or left: freed as soon as our own code is off the stack */
+ *   ENDED       answered or left: freed as soon as our own code is off the stack; aborted streams: when their connection is cut */
 #ifndef NET_HTTP_IMPL_H
 #define NET_HTTP_IMPL_H
 

@@ -237,14 +237,15 @@ void http_stream_end(struct http_req *req)
     evhttp_send_reply_end(ev);
 }
 
+/* Later, because we may be below evhttp's own reading here. Without the last chunk: the client sees that it is not complete. */
 void http_stream_abort(struct http_req *req)
 {
-    struct evhttp_connection *conn = req->conn;
-
     if (answered_into_void(req))
         return;
-    http_req_done(req);
-    evhttp_connection_free(conn); /* without the last chunk: the client sees that it is not complete */
+    assert(req->state == HTTP_STREAMING);
+    req->leave = NULL;
+    req->state = HTTP_ENDED;
+    loop_defer(req->loop, &req->cut_task);
 }
 
 void http_on_drain(struct http_req *req, void (*fn)(struct http_req *req, void *arg), void *arg)
