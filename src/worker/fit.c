@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Weight of the guess: a ridge that holds down a term which no sample has told about yet. */
-#define FIT_GUESS_WEIGHT 0.05
+#define FIT_GUESS_WEIGHT 0.005
 /* A sample this many times the prediction is an accident of the machine, not of the engine. */
 #define FIT_OUTLIER 4.0
 /* Samples that are believed as they are, before there is a prediction worth cutting by. */
