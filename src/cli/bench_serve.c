@@ -106,14 +106,14 @@ static int run_round(struct bench *bench, int index)
 /* Median of one figure over all rounds. */
 static double over_rounds(const struct bench *bench, size_t offset)
 {
-    int64_t count = bench->cli->set->rounds;
-    double *values = calloc((size_t)count, sizeof(double)), result;
+    size_t count = (size_t)bench->cli->set->rounds;
+    double *values = count <= 1000 ? calloc(count, sizeof(double)) : NULL, result;
 
     if (!values)
         return 0;
-    for (int64_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++)
         values[i] = *(const double *)((const char *)&bench->rounds[i] + offset);
-    result = median(values, (size_t)count);
+    result = median(values, count);
     free(values);
     return result;
 }

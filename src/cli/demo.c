@@ -175,8 +175,8 @@ static json_t *make_report(const struct demo *demo)
                           "reused_tokens", (json_int_t)ask->reused_tokens, "ttft_ms", ask->ttft_ms, "tbt_ms_p50",
                           ask->tbt_ms_p50, "text", buf_cstr(&ask->text), "route", ask->route));
     }
-    return json_pack("{s:s, s:s, s:I, s:o, s:f, s:f, s:{s:f, s:f, s:s}, s:b}", "engine", demo->engine, "model",
-        demo->model, "block_tokens", (json_int_t)demo->model.block_tokens, "requests", requests, "cold_ttft_ms",
+    return json_pack("{s:s, s:s, s:I, s:o, s:f, s:f, s:{s:f, s:f, s:s}, s:b}", "engine", demo->model.engine, "model",
+        demo->model.name, "block_tokens", (json_int_t)demo->model.block_tokens, "requests", requests, "cold_ttft_ms",
         demo->cold_ms, "hit_ttft_ms", demo->hit_ms, "baseline", "ttft_ms", demo->alone.ttft_ms, "tbt_ms_p50",
         demo->alone.tbt_ms_p50, "text", demo->alone.ok ? buf_cstr(&demo->alone.text) : "", "outputs_equal",
         demo->outputs_equal);
@@ -212,8 +212,8 @@ int cmd_demo(struct cli *cli)
                ? CLI_OK
                : cli_fail(cli, demo->model.code, "%s", demo->model.error);
     if (code == CLI_OK && !quiet)
-        printf("engine %s, model %s, blocks of %lld tokens; questions about demo/kvcache.txt\n\n", demo->engine,
-            demo->model, (long long)demo->block_tokens);
+        printf("engine %s, model %s, blocks of %lld tokens; questions about demo/kvcache.txt\n\n", demo->model.engine,
+            demo->model.name, (long long)demo->model.block_tokens);
     for (size_t i = 0; code == CLI_OK && i < REQUESTS; i++)
         code = run_request(demo, i, quiet);
     if (code == CLI_OK)

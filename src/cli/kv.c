@@ -189,7 +189,7 @@ static int fetch(struct kv *kv, const char *text, struct mc_store_op *op, void *
 static int kv_get(struct kv *kv, size_t count, const char *const *args)
 {
     struct mc_store_op op = {0};
-    void *data;
+    void *data = NULL;
     char node[33];
     int code = make_key(kv, args[0], &op.key);
 

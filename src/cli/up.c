@@ -368,7 +368,8 @@ static void add_member(struct up *up, enum part part, const char *role, int numb
         snprintf(member->name, sizeof(member->name), "%s", part_commands[part]);
     member->child = (struct child){.name = member->name, .ops = &child_ops, .loop = up->loop};
     if (up->cli->set->log_files && xdg_path(XDG_STATE, NULL, state, sizeof(state)) == MC_OK) {
-        snprintf(member->log_path, sizeof(member->log_path), "%s/%s.log", state, member->name);
+        snprintf(
+            member->log_path, sizeof(member->log_path), "%s/%s.log", state, role ? member->name : part_commands[part]);
         member->child.log_path = member->log_path;
     }
     supervise_init(&member->supervise);
