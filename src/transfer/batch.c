@@ -631,13 +631,15 @@ void mc_batch_cancel(struct mc_batch *batch)
 {
     struct mc_te *te = batch->te;
 
-    if (atomic_load(&batch->finished) || te->completing == batch)
+    if (atomic_load(&batch->finished))
         return;
     if (!loop_in_thread(te->loop)) {
         loop_call(te->loop, batch_cancel_on_loop, batch);
         word_wait(&batch->finished, DEADLINE_NONE);
         return;
     }
+    if (te->completing == batch)
+        return;
     batch_cancel_on_loop(te->loop, batch);
     if (mc_batch_poll(batch) == MC_PENDING) {
         fence_wait(batch->fence_until_ns);
@@ -653,7 +655,7 @@ void mc_batch_free(struct mc_batch *batch)
 {
     if (!batch)
         return;
-    if (batch->te->completing == batch && loop_in_thread(batch->te->loop)) {
+    if (loop_in_thread(batch->te->loop) && batch->te->completing == batch) {
         batch->te->completing_freed = true;
         return;
     }

@@ -182,6 +182,16 @@ static void peer_is_down(struct mc_peer *peer, enum mc_status why)
     pending_fail(peer, why == MC_EREFUSED || why == MC_EVERSION ? why : MC_EPEERDOWN);
 }
 
+/* Without a link nobody knows who will answer next: the same process, or its successor with other regions. */
+static void peer_forget(struct mc_peer *peer)
+{
+    pthread_mutex_lock(&peer->id_lock);
+    peer->known = false;
+    pthread_mutex_unlock(&peer->id_lock);
+    if (peer->te->shm)
+        atomic_store(&peer->shm_state, PEER_SHM_UNKNOWN);
+}
+
 void peer_link_down(struct mc_peer *peer, enum mc_status why)
 {
     atomic_store(&peer->count.links, atomic_load(&peer->ready_count));
@@ -192,6 +202,8 @@ void peer_link_down(struct mc_peer *peer, enum mc_status why)
         peer_inbound_release(peer);
         return;
     }
+    if (peer->link_count == 0)
+        peer_forget(peer);
     if (peer->link_count == 0 && why != MC_OK)
         peer_is_down(peer, why);
     if (!list_empty(&peer->pending))

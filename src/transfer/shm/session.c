@@ -140,13 +140,26 @@ static void peers_set(struct shm *shm, const uint8_t uuid[UUID_SIZE], enum peer_
     list_for_each_safe(it, tmp, &shm->te->peers) {
         struct mc_peer *peer = list_entry(it, struct mc_peer, link);
 
-        if (peer->known && memcmp(peer->uuid, uuid, UUID_SIZE) == 0) {
-            enum peer_shm now = state == PEER_SHM_NONE && peer->link_count == 0 ? PEER_SHM_UNKNOWN : state;
+        if (!peer->known || memcmp(peer->uuid, uuid, UUID_SIZE) != 0)
+            continue;
+        peer_shm_set(peer, state);
+        if (state == PEER_SHM_NONE)
+            tcp_tell_clock(peer); /* without a path: the far end stops waiting for us too */
+    }
+}
 
-            peer_shm_set(peer, now);
-            if (state == PEER_SHM_NONE)
-                tcp_tell_clock(peer); /* without a path: the far end stops waiting for us too */
-        }
+/* A session that stood has ended: the process is gone, or something is wrong with it. Who dialled it begins anew with its links
+ * too, which finds out. */
+static void peers_lost(struct shm *shm, const uint8_t uuid[UUID_SIZE])
+{
+    list_for_each_safe(it, tmp, &shm->te->peers) {
+        struct mc_peer *peer = list_entry(it, struct mc_peer, link);
+
+        if (!peer->known || memcmp(peer->uuid, uuid, UUID_SIZE) != 0)
+            continue;
+        peer_shm_set(peer, PEER_SHM_UNKNOWN);
+        if (!peer->inbound)
+            tcp_cut_links(peer);
     }
 }
 
@@ -423,8 +436,9 @@ static void on_close(struct conn *conn, enum mc_status status)
     struct session *session = conn_user(conn);
     struct shm *shm = session->shm;
     struct mc_te *te = shm->te;
+    bool was_up = atomic_exchange(&session->up, false);
 
-    atomic_store(&session->up, false);
+
     pthread_mutex_lock(&shm->lock);
     list_del(&session->link);
     pthread_mutex_unlock(&shm->lock);
@@ -432,7 +446,9 @@ static void on_close(struct conn *conn, enum mc_status status)
         log_warn("transfer: peer %s: %s", conn_name(conn), conn_refusal(conn));
     session->conn = NULL;
     pull_session_gone(session);
-    if (!te->closing)
+    if (!te->closing && was_up)
+        peers_lost(shm, session->uuid);
+    else if (!te->closing)
         peers_set(shm, session->uuid, PEER_SHM_NONE);
     session_put(session);
     te_unref(te);

@@ -360,6 +360,12 @@ enum mc_status te_adopt(struct mc_te *te, struct conn *conn, const struct hello 
     return MC_OK;
 }
 
+void tcp_cut_links(struct mc_peer *peer)
+{
+    list_for_each_safe(it, tmp, &peer->links)
+        link_cut(list_entry(it, struct tcp_link, peer_link), false);
+}
+
 void tcp_drop_links(struct mc_peer *peer)
 {
     while (!list_empty(&peer->links)) {

@@ -73,6 +73,9 @@ struct tcp_link {
 /* Connect one more link of the peer. MC_OK: peer_link_up() or peer_link_down() follows. */
 enum mc_status tcp_dial(struct mc_peer *peer);
 
+/* Cut all links of the peer; it dials again when something is to be moved. */
+void tcp_cut_links(struct mc_peer *peer);
+
 /* Close all links of the peer, without telling it (the peer object goes). */
 void tcp_drop_links(struct mc_peer *peer);
 

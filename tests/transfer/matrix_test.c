@@ -1,0 +1,282 @@
+/* matrix_test.c - deadlines and late writes of raw reads and writes.
+ *
+ * Goal: {tcp, shm-memfd, shm-vm, fault} x {read, write} x {peer stopped, black hole}: every call returns by its deadline + 50 ms;
+ * whatever it said, both ends belong to their users again: refilled at once, not one byte changes for 0.5 s after the
+ * peer goes on; and then transfers work again. Also: a killed peer is an error within 100 ms, a restarted one works.
+ *
+ * Method: the peer is a second process, its memory a memfd that we map too, so that we can refill and watch it while its owner is
+ * stopped. Transfers of 8 MiB run one after the other; at a random moment the peer (or a TCP relay on the way) is stopped. The first
+ * transfer that fails ends the round. Same-host reads need no help of the owner and go on: their rounds end after 400 ms.
+ *
+ *     matrix_test [rounds per cell, default 3] [watch ms, default 500] [seed] */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "harness.h"
+#include "transfer/te.h"
+
+#define LEN         (8u << 20)
+#define DEADLINE_MS 150
+#define SLACK_MS    50
+
+struct lane {
+    const char *name, *transport, *fault;
+    bool memfd, network;
+};
+
+static const struct lane lanes[] = {
+    {"tcp", "tcp", NULL, false, true},
+    {"shm-memfd", "shm-memfd", NULL, true, false},
+    {"shm-vm", "shm-vm", NULL, false, false},
+    {"fault", "tcp", "seed=3,delay_ms=2,delay=0.2,corrupt=0.01,cut=0.01", false, true},
+};
+
+enum mishap { PEER_STOPPED, BLACK_HOLE };
+static const char *const event_names[] = {"peer stopped", "black hole"};
+
+static unsigned watch_ms = 500;
+static char run_dir[] = "/tmp/mc-matrix-XXXXXX";
+
+/* ---- the peer ---- */
+
+static int peer_run(int argc, char **argv)
+{
+    bool memfd = strcmp(argv[1], "memfd") == 0;
+    struct mc_te_opts opts = {.size = sizeof(opts), .transport = argv[0], .run_dir = argv[2],
+        .listen = argc > 3 ? argv[3] : NULL};
+    struct te_memory memory = {0};
+    char hex[sizeof(memory.key) * 2 + 1];
+    struct mc_te *te;
+
+    if (mc_te_create(&opts, &te) != MC_OK)
+        return 1;
+    if (memfd) {
+        if (te_alloc(te, LEN, MC_REGION_READ | MC_REGION_WRITE, &memory) != MC_OK)
+            return 1;
+    } else {
+        memory.fd = memfd_create("peer", MFD_CLOEXEC);
+        if (memory.fd < 0 || ftruncate(memory.fd, LEN) != 0)
+            return 1;
+        memory.addr = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+        if (mc_te_register(te, memory.addr, LEN, MC_REGION_READ | MC_REGION_WRITE, &memory.key) != MC_OK)
+            return 1;
+    }
+    hex_encode(hex, &memory.key, sizeof(memory.key));
+    harness_far_ready("%s %d %s", mc_te_address(te), memory.fd, hex);
+    harness_far_wait();
+    mc_te_destroy(te);
+    return 0;
+}
+
+/* ---- one round ---- */
+
+struct stage {
+    const struct lane *lane;
+    struct far far;
+    struct relay relay;
+    bool relayed;
+    struct mc_te *te;
+    struct mc_peer *peer;
+    struct mc_region_key key, local_key;
+    char address[64];
+    struct watch there, here;
+    uint64_t late_ms; /* worst return beyond a deadline */
+};
+
+static bool far_open(struct stage *s, const char *listen)
+{
+    const char *args[] = {s->lane->transport, s->lane->memfd ? "memfd" : "plain", run_dir, listen, NULL};
+    char hex[HARNESS_LINE];
+    int fd;
+
+    harness_far_start(&s->far, "peer", args);
+    if (sscanf(s->far.line, "%63s %d %511s", s->address, &fd, hex) != 3 ||
+        hex_decode(&s->key, sizeof(s->key), hex) != MC_OK)
+        return false;
+    s->there = (struct watch){"peer's memory", harness_map_fd(s->far.pid, fd, LEN), LEN, 0};
+    return true;
+}
+
+static bool stage_open(struct stage *s, const struct lane *lane, enum mishap event)
+{
+    struct mc_te_opts opts = {.size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = run_dir,
+        .listen = "none"};
+    void *local;
+
+    *s = (struct stage){.lane = lane, .relayed = event == BLACK_HOLE};
+    if (!far_open(s, NULL) || mc_te_create(&opts, &s->te) != MC_OK)
+        return false;
+    if (s->relayed)
+        harness_relay_start(&s->relay, s->address);
+    if (lane->memfd) {
+        if (mc_te_alloc(s->te, LEN, MC_REGION_READ, &local, &s->local_key) != MC_OK)
+            return false;
+    } else {
+        local = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    }
+    s->here = (struct watch){"our memory", local, LEN, 0};
+    return mc_peer_open(s->te, s->relayed ? s->relay.address : s->address, NULL, &s->peer) == MC_OK;
+}
+
+static void stage_close(struct stage *s)
+{
+    mc_peer_close(s->peer);
+    if (!s->lane->memfd)
+        munmap(s->here.addr, LEN);
+    mc_te_destroy(s->te);
+    munmap(s->there.addr, LEN);
+    harness_far_end(&s->far);
+    if (s->relayed)
+        harness_far_end(&s->relay.far);
+}
+
+static enum mc_status move(struct stage *s, enum mc_opcode opcode, uint32_t deadline_ms)
+{
+    struct mc_op op = {.opcode = opcode, .local = s->here.addr, .len = LEN, .region = s->key};
+    uint64_t start = now_ns(), took;
+    enum mc_status status = mc_transfer_sync(s->peer, &op, 1, deadline_ms);
+
+    took = (now_ns() - start) / NS_PER_MS;
+    if (took > deadline_ms && took - deadline_ms > s->late_ms)
+        s->late_ms = took - deadline_ms;
+    return status;
+}
+
+/* Transfers until one fails, or 400 ms after the stop. */
+static enum mc_status move_until_stopped(struct stage *s, enum mc_opcode opcode, struct stopper *stopper)
+{
+    for (;;) {
+        enum mc_status status = move(s, opcode, DEADLINE_MS);
+        uint64_t stopped = atomic_load(&stopper->stopped_ns);
+
+        if (status != MC_OK && stopped)
+            return status;
+        if (status != MC_OK && !s->lane->fault && status != MC_ETIMEDOUT)
+            return status;
+        if (stopped && now_ns() > stopped + 400 * NS_PER_MS)
+            return MC_OK;
+    }
+}
+
+static bool works_again(struct stage *s, enum mc_opcode opcode)
+{
+    uint64_t until = deadline_after_ms(now_ns(), 2000);
+
+    while (now_ns() < until)
+        if (move(s, opcode, 500) == MC_OK)
+            return memcmp(s->here.addr, s->there.addr, LEN) == 0;
+    return false;
+}
+
+static bool round_run(struct stage *s, enum mc_opcode opcode, struct rng *rng)
+{
+    pid_t victim = s->relayed ? s->relay.far.pid : s->far.pid;
+    struct stopper stopper;
+    enum mc_status status;
+    bool still, again;
+
+    harness_refill(&s->here);
+    harness_refill(&s->there);
+    harness_stop_after(&stopper, victim, (uint32_t)rng_below(rng, 40000));
+    status = move_until_stopped(s, opcode, &stopper);
+    harness_refill(&s->there);
+    harness_refill(&s->here);
+    harness_stop_join(&stopper);
+    harness_continue(victim);
+    still = harness_watch((struct watch[]){s->here, s->there}, 2, watch_ms);
+    again = works_again(s, opcode);
+    if (s->late_ms > SLACK_MS)
+        fprintf(stderr, "returned %llu ms after the deadline\n", (unsigned long long)s->late_ms);
+    if (!again)
+        fprintf(stderr, "no transfer within 2 s after the stop (the stopped one said: %s)\n", mc_status_str(status));
+    return still && again && s->late_ms <= SLACK_MS;
+}
+
+static int cell(const struct lane *lane, enum mc_opcode opcode, enum mishap event, unsigned rounds, uint64_t seed)
+{
+    struct stage s;
+    struct rng rng;
+    unsigned failed = 0;
+
+    rng_seed(&rng, seed);
+    if (!stage_open(&s, lane, event)) {
+        fprintf(stderr, "cannot set up %s\n", lane->name);
+        return 1;
+    }
+    for (unsigned i = 0; i < rounds; i++)
+        failed += !round_run(&s, opcode, &rng);
+    printf("%-10s %-5s %-12s %u rounds, %u failed, at most %llu ms late\n", lane->name, opcode == MC_READ ? "read" : "write",
+        event_names[event], rounds, failed, (unsigned long long)s.late_ms);
+    fflush(stdout);
+    stage_close(&s);
+    return failed != 0;
+}
+
+/* ---- death ---- */
+
+static int killed(const struct lane *lane, enum mc_opcode opcode)
+{
+    struct stage s;
+    enum mc_status status;
+    uint64_t dead, took;
+    bool back;
+
+    if (!stage_open(&s, lane, PEER_STOPPED))
+        return 1;
+    kill(s.far.pid, SIGKILL);
+    dead = now_ns();
+    do
+        status = move(&s, opcode, 5000);
+    while (status == MC_OK);
+    took = (now_ns() - dead) / NS_PER_MS;
+    munmap(s.there.addr, LEN);
+    waitpid(s.far.pid, NULL, 0);
+    close(s.far.input);
+    back = far_open(&s, s.address) && works_again(&s, opcode);
+    printf("%-10s %-5s %-12s %s after %llu ms, %s after restart\n", lane->name, opcode == MC_READ ? "read" : "write", "killed",
+        mc_status_str(status), (unsigned long long)took, back ? "works" : "does not work");
+    fflush(stdout);
+    stage_close(&s);
+    return !(status == MC_EPEERDOWN && took <= 100 && back);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct role roles[] = {{"peer", peer_run}};
+    unsigned rounds = 3;
+    uint64_t seed = 1;
+    int failed = 0;
+
+    harness_role(argc, argv, roles, 1);
+    if (argc > 1)
+        rounds = (unsigned)atoi(argv[1]);
+    if (argc > 2)
+        watch_ms = (unsigned)atoi(argv[2]);
+    if (argc > 3)
+        seed = strtoull(argv[3], NULL, 0);
+    if (!mkdtemp(run_dir))
+        return 2;
+    log_set_level(LOG_LEVEL_ERROR);
+    printf("seed %llu\n", (unsigned long long)seed);
+    for (size_t l = 0; l < sizeof(lanes) / sizeof(lanes[0]); l++)
+        for (int opcode = MC_READ; opcode <= MC_WRITE; opcode++) {
+            for (int event = PEER_STOPPED; event <= (lanes[l].network ? BLACK_HOLE : PEER_STOPPED); event++)
+                failed += cell(&lanes[l], (enum mc_opcode)opcode, (enum mishap)event, rounds, seed++);
+            if (!lanes[l].fault)
+                failed += killed(&lanes[l], (enum mc_opcode)opcode);
+        }
+    rmdir(run_dir);
+    printf("%d cells failed\n", failed);
+    return failed != 0;
+}
