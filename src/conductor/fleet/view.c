@@ -208,7 +208,7 @@ void fleet_view(struct fleet *fleet, const struct fleet_model *model, const stru
     view->snapshot = (struct mc_sched_snapshot){
         .workers = view->rows,
         .worker_count = count,
-        .node_count = fleet->node_count,
+        .node_count = fleet->node_count ? fleet->node_count : 1, /* not told yet: "somewhere" */
         .sequence = fleet->decisions++,
     };
 }

@@ -123,6 +123,18 @@ static double link_ms(const struct mc_sched_link *link, double bytes)
     return link->bytes_per_ms > 0 ? link->queue_ms + link->latency_ms + bytes / link->bytes_per_ms : INFINITY;
 }
 
+/* From the source; somewhere, but nobody said where: over the slowest link there is. */
+static double far_ms(const struct sched_view *view, const struct mc_sched_worker *worker, double bytes)
+{
+    double worst = 0;
+
+    if (view->source != MC_SCHED_NONE)
+        return link_ms(&worker->links[view->source], bytes);
+    for (uint32_t n = 0; n < view->snapshot->node_count; n++)
+        worst = fmax(worst, link_ms(&worker->links[n], bytes));
+    return worst > 0 ? worst : INFINITY;
+}
+
 /* Time to bring the first `tokens` of the prompt to a worker: its own node's part over its own link, the rest from the
  * source. One after the other: what limits both is usually the worker's side. */
 static double load_ms(
@@ -138,8 +150,7 @@ static double load_ms(
     if (near)
         ms += link_ms(&worker->links[worker->node], near * per_token);
     if (tokens > near)
-        ms += view->source == MC_SCHED_NONE ? INFINITY
-                                            : link_ms(&worker->links[view->source], (tokens - near) * per_token);
+        ms += far_ms(view, worker, (tokens - near) * per_token);
     return ms;
 }
 
