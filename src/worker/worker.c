@@ -25,7 +25,7 @@ enum {
 
 void worker_opts_init(struct worker_opts *opts)
 {
-    *opts = (struct worker_opts){.role = WMSG_ROLE_BOTH};
+    *opts = (struct worker_opts){.role = WMSG_ROLE_BOTH, .calibrate = true};
 }
 
 /* ---- set-up ---- */

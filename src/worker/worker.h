@@ -40,7 +40,7 @@ struct worker_opts {
     uint32_t stall_ms;           /* a prefill chunk beside a running decode takes about this long at most; 0: 60 */
     uint32_t queue_max;          /* runs accepted beyond those that have a sequence; 0: 256; more are MC_EBUSY */
     uint32_t store_wait_ms;      /* a prefill's last reply waits this long for its puts; 0: 2000 */
-    bool calibrate;              /* measure the engine before registering (0.1 to 1 s) */
+    bool calibrate;              /* measure the engine before registering (0.1 to 1 s); default true */
     bool flip_imported_bit;      /* planted bug, for tests: damage every imported block behind its checksum */
 };
 enum { WORKER_CONDUCTORS_MAX = 8 };

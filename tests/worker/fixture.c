@@ -71,6 +71,7 @@ unsigned fixture_add(struct fixture *fixture, const struct fixture_setup *setup)
     opts.run_dir = fixture->run_dir;
     opts.buffer_size = setup->buffer_size;
     opts.stall_ms = setup->stall_ms;
+    opts.calibrate = setup->calibrate;
     opts.flip_imported_bit = setup->flip_imported_bit;
     if (worker_create(&opts, &fixture->workers[index], err, sizeof(err)) != MC_OK)
         fail_msg("worker: %s", err);

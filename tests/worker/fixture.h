@@ -18,7 +18,7 @@ struct fixture_setup {
     uint32_t context_tokens, sequences_max, block_tokens, chunk_tokens;
     uint64_t buffer_size;
     uint32_t stall_ms;
-    bool flip_imported_bit;
+    bool flip_imported_bit, calibrate;
 };
 
 struct fixture {
