@@ -160,7 +160,7 @@ static int append(const char *bytes, size_t len, void *arg)
 
 bool json_write(const json_t *value, struct buf *out)
 {
-    return json_dump_callback(value, append, out, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
+    return json_dump_callback(value, append, out, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(12)) == 0;
 }
 
 /* Length of the well-formed UTF-8 sequence at p, 0 if there is none (also for surrogates and overlong forms). */
