@@ -275,8 +275,11 @@ static enum mc_status apply_defaults(struct options *options, struct buf *messag
 
         assert(strlen(entry->row->name) < NAME_MAX_LEN);
         assert(entry->row->type != OPT_ENUM || entry->row->choices);
-        if (!entry->row->def)
+        if (!entry->row->def) {
+            if (entry->row != &config_row) /* was read from the command line before */
+                opt_clear(entry->row, entry->target);
             continue;
+        }
         status = apply(options, entry, entry->row->def, &source, message);
         assert(status != MC_EINVAL); /* a default its own row refuses */
         if (status != MC_OK)
@@ -360,8 +363,12 @@ static enum mc_status config_line(struct options *options, const char *path, uns
     *equals = 0;
     name = trim(name);
     entry = find(options, name);
-    if (!entry || entry->row == &config_row || entry->row->flags & OPT_ONLY_ARGV)
+    if (!entry)
         return unknown_in_file(options, where, name, message);
+    if (entry->row == &config_row || entry->row->flags & OPT_ONLY_ARGV) {
+        buf_printf(message, "%s: %s: may be given on the command line only\n", where, name);
+        return MC_EINVAL;
+    }
     if (entry->line) {
         buf_printf(message, "%s: %s: was already set in line %u\n", where, name, entry->line);
         return MC_EINVAL;

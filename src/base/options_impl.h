@@ -47,4 +47,7 @@ void opt_range(const struct opt_row *row, struct buf *out);
  * to `why`. OPT_STRING stores the pointer, so text must live long. Not for OPT_LIST. */
 enum mc_status opt_store(const struct opt_row *row, void *target, const char *text, struct buf *why);
 
+/* Zero: what a row without default has when nothing was given. */
+void opt_clear(const struct opt_row *row, void *target);
+
 #endif

@@ -163,6 +163,18 @@ static void *field(const struct opt_row *row, void *target)
 
 /* --- one function a type --- */
 
+void opt_clear(const struct opt_row *row, void *target)
+{
+    static const size_t sizes[] = {
+        [OPT_STRING] = sizeof(const char *), [OPT_INT] = sizeof(int64_t), [OPT_SIZE] = sizeof(uint64_t),
+        [OPT_MS] = sizeof(uint64_t), [OPT_BOOL] = sizeof(bool), [OPT_FLOAT] = sizeof(double), [OPT_ENUM] = sizeof(int),
+        [OPT_LIST] = sizeof(struct opt_list),
+    };
+
+    if (target)
+        memset(field(row, target), 0, sizes[row->type]);
+}
+
 static enum mc_status store_int(const struct opt_row *row, void *target, const char *text, struct buf *why)
 {
     int64_t *to = field(row, target);
