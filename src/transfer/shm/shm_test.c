@@ -1,0 +1,151 @@
+/* shm_test.c - what is refused between processes of one host, and views in place. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "transfer/shm/shm_impl.h"
+
+static char said[512];
+
+static void listen_log(void *arg, enum log_level level, const char *text)
+{
+    if (level <= LOG_LEVEL_WARN)
+        snprintf(said, sizeof(said), "%s", text);
+}
+
+static void unsealed_memfd(void **state)
+{
+    int fd = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    const uint8_t *addr;
+    uint64_t len;
+
+    assert_int_equal(ftruncate(fd, 8192), 0);
+    log_capture(listen_log, NULL);
+    assert_int_equal(map_sealed(fd, "test", &addr, &len), MC_EPERM);
+    log_capture(NULL, NULL);
+    assert_non_null(strstr(said, "F_SEAL_SHRINK"));
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    assert_int_equal(map_sealed(fd, "test", &addr, &len), MC_OK);
+    assert_int_equal(len, 8192);
+    munmap((void *)(uintptr_t)addr, len);
+    close(fd);
+}
+
+static void readonly_descriptor(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct te_memory memory;
+    struct mc_te *te;
+    int fd;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &te), MC_OK);
+    assert_int_equal(te_alloc(te, 5000, MC_REGION_READ, &memory), MC_OK);
+    assert_int_equal(memory.len, 8192);
+    fd = segment_share(te, memory.segment);
+    assert_true(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
+    assert_int_not_equal(ftruncate(memory.fd, 0), 0);
+    close(fd);
+    assert_int_equal(segment_share(te, memory.segment + 1), -1);
+    mc_te_free(te, memory.addr);
+    mc_te_destroy(te);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void open_directory_refused(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct mc_te *te;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(chmod(dir, 0755), 0);
+    log_capture(listen_log, NULL);
+    assert_int_equal(mc_te_create(&opts, &te), MC_EPERM);
+    log_capture(NULL, NULL);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+/* Another host id: shared memory is not tried, by name it is refused, auto goes over tcp. */
+static void other_host(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir, .host_id = "host-a"};
+    struct mc_te *a, *b, *c;
+    struct mc_peer *auto_peer, *shm_peer;
+    struct mc_region_key key;
+    uint8_t byte = 0;
+    struct mc_op op;
+    void *addr;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &a), MC_OK);
+    opts.host_id = "host-b";
+    assert_int_equal(mc_te_create(&opts, &b), MC_OK);
+    opts.transport = "shm";
+    assert_int_equal(mc_te_create(&opts, &c), MC_OK);
+    assert_int_equal(mc_te_alloc(a, 4096, MC_REGION_READ, &addr, &key), MC_OK);
+    assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &auto_peer), MC_OK);
+    assert_int_equal(mc_peer_open(c, mc_te_address(a), NULL, &shm_peer), MC_OK);
+    op = (struct mc_op){.opcode = MC_READ, .local = &byte, .len = 1, .region = key};
+    assert_int_equal(mc_peer_path(auto_peer, &key), MC_PATH_TCP);
+    assert_int_equal(mc_transfer_sync(auto_peer, &op, 1, 1000), MC_OK);
+    assert_int_equal(mc_peer_path(shm_peer, &key), MC_PATH_NONE);
+    assert_int_equal(mc_transfer_sync(shm_peer, &op, 1, 1000), MC_ENOSUP);
+    mc_te_destroy(c);
+    mc_te_destroy(b);
+    mc_te_destroy(a);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void views(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct mc_region_key key;
+    struct mc_peer *peer;
+    struct mc_te *a, *b;
+    const void *view;
+    char *addr;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &a), MC_OK);
+    assert_int_equal(mc_te_create(&opts, &b), MC_OK);
+    assert_int_equal(mc_te_alloc(a, 1 << 20, MC_REGION_READ, (void **)&addr, &key), MC_OK);
+    assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
+    memcpy(addr + 5000, "hello", 6);
+    assert_int_equal(mc_peer_map(peer, &key, 5000, 6, &view), MC_OK);
+    assert_string_equal(view, "hello");
+    memcpy(addr + 5000, "world", 6);
+    assert_string_equal(view, "world");
+    assert_int_equal(mc_peer_map(peer, &key, 1 << 20, 1, &view), MC_EINVAL);
+    mc_te_free(a, addr); /* the view stays mapped, its pages are given back */
+    mc_peer_close(peer);
+    mc_te_destroy(b);
+    mc_te_destroy(a);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unsealed_memfd),
+        cmocka_unit_test(readonly_descriptor),
+        cmocka_unit_test(open_directory_refused),
+        cmocka_unit_test(other_host),
+        cmocka_unit_test(views),
+    };
+
+    return cmocka_run_group_tests_name("shm", tests, NULL, NULL);
+}
