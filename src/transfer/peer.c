@@ -313,7 +313,7 @@ enum mc_status te_peer_connect(struct mc_te *te, const char *address, const stru
     struct addr addr;
     enum mc_status status = addr_parse(address, 0, &addr, &why);
 
-    if (status != MC_OK || addr.kind == ADDR_UNIX) {
+    if (status != MC_OK || addr.kind == ADDR_UNIX || addr.port == 0) {
         log_error("transfer: peer address %s: %s", address, status == MC_OK ? "must be host:port" : why);
         return MC_EINVAL;
     }

@@ -442,8 +442,6 @@ static void on_close(struct conn *conn, enum mc_status status)
     pthread_mutex_lock(&shm->lock);
     list_del(&session->link);
     pthread_mutex_unlock(&shm->lock);
-    if (!te->closing && conn_refusal(conn)[0])
-        log_warn("transfer: peer %s: %s", conn_name(conn), conn_refusal(conn));
     session->conn = NULL;
     pull_session_gone(session);
     if (!te->closing && was_up)

@@ -269,11 +269,8 @@ static void on_close(struct conn *conn, enum mc_status status)
 {
     struct tcp_link *link = conn_user(conn);
 
-    if (link->peer) {
-        if (!link->ready && conn_refusal(conn)[0])
-            log_warn("transfer: peer %s: %s", conn_name(conn), conn_refusal(conn));
+    if (link->peer)
         link_detach(link, false, link->ready ? MC_OK : status);
-    }
     link_free(link);
 }
 
