@@ -62,9 +62,12 @@ static void op_finish(struct job *job)
 {
     struct batch_job *bj = container_of(job, struct batch_job, job);
     struct mc_store_batch *batch = bj->batch;
+    struct mc_store_op *op = &batch->ops[bj - batch->jobs];
     uint32_t next = bj->next;
 
     bj->open = false;
+    if (op->opcode == MC_GET && op->result.status == MC_OK)
+        op->result.path = shell_path(batch->store, op->result.node);
     if (next != NO_OP) {
         struct batch_job *after = &batch->jobs[next];
 

@@ -38,6 +38,14 @@ struct node *shell_node(const struct mc_store *store, uint32_t peer)
     return peer < store->nodes_max ? store->nodes[peer] : NULL;
 }
 
+uint8_t shell_path(const struct mc_store *store, const uint8_t uuid[16])
+{
+    for (uint32_t i = 0; i < store->nodes_top; i++)
+        if (store->nodes[i] && memcmp(store->nodes[i]->member.uuid, uuid, UUID_SIZE) == 0)
+            return store->nodes[i]->path;
+    return MC_PATH_NONE;
+}
+
 bool node_segment(const struct node *node, uint32_t segment, struct mc_region_key *key, uint64_t *size)
 {
     for (uint32_t i = 0; node->segments && i < node->segments->count; i++) {
@@ -94,6 +102,7 @@ static void announce(struct node *node)
     const char *bad;
 
     node->announced = true;
+    node->path = node->segments->count ? (uint8_t)mc_peer_path(node->engine, &node->probe_op.region) : MC_PATH_NONE;
     if (same_host(store, &node->member))
         map_segments(node);
     hot_node_up(&store->hot, node->peer, true);
@@ -278,6 +287,8 @@ static void port_connect(void *ctx, uint32_t peer, const struct store_member *me
     loop_timer_init(&node->probe_again, on_probe_again);
     buf_init(&node->info, FRAME_BODY_MAX);
     store->nodes[peer] = node;
+    if (peer >= store->nodes_top)
+        store->nodes_top = peer + 1;
     if (loop_timer_reserve(store->loop, 1) != MC_OK || node_dial(node) != MC_OK)
         port_disconnect(ctx, peer);
 }
@@ -633,7 +644,7 @@ enum mc_status shell_open(struct mc_store *store, const struct mc_store_opts *op
 
 void shell_close(struct mc_store *store)
 {
-    for (uint32_t i = 0; store->nodes && i < store->nodes_max; i++) {
+    for (uint32_t i = 0; store->nodes && i < store->nodes_top; i++) {
         node_free(store->nodes[i]);
         store->nodes[i] = NULL;
     }

@@ -52,7 +52,8 @@ struct node {
     struct mc_op probe_op;
     uint8_t probe_byte[64];
     struct loop_timer probe_again;
-    bool announced, info_known;
+    bool announced;
+    uint8_t path; /* enum mc_path its segments are read by; set when it is announced */
 };
 
 struct mc_store {
@@ -62,8 +63,8 @@ struct mc_store {
     struct store_port port;
     struct store_link *master;
     struct hello self;
-    struct node **nodes; /* by peer number; NULL: none */
-    uint32_t nodes_max, ns;
+    struct node **nodes;               /* by peer number; NULL: none */
+    uint32_t nodes_max, nodes_top, ns; /* no node at nodes_top or above */
     struct hot hot;
 
     struct list ready;   /* jobs the core has not taken yet */
@@ -104,6 +105,8 @@ enum mc_status shell_master_error(struct mc_store *store);
 
 /* The core numbers nodes as it likes; -1: no node of that number. */
 struct node *shell_node(const struct mc_store *store, uint32_t peer);
+/* Which way reads from this node go; MC_PATH_NONE: no such node. */
+uint8_t shell_path(const struct mc_store *store, const uint8_t uuid[16]);
 bool node_segment(const struct node *node, uint32_t segment, struct mc_region_key *key, uint64_t *size);
 
 /* A futex word: sleep while *word == value, until the deadline. Any thread. */
