@@ -516,7 +516,7 @@ void fleet_destroy(struct fleet *fleet)
 
         unlist(worker);
         lose_calls(worker, MC_ECLOSED);
-        conn_close(worker->conn);
+        conn_abort(worker->conn, MC_ECLOSED);
     }
     loop_defer_cancel(fleet->loop, &fleet->change);
     maybe_free(fleet);
