@@ -514,7 +514,7 @@ static void run_check(const struct wmsg_run *msg, struct cur *cur)
         cur_fail(cur, "kind");
     if (msg->token_count == 0)
         cur_fail(cur, "tokens");
-    else if (msg->answer_count >= msg->token_count || (msg->answer_count && msg->kind != WMSG_DECODE))
+    else if (msg->answer_count >= msg->token_count || (msg->answer_count && msg->kind == WMSG_PREFILL))
         cur_fail(cur, "answer_count");
     if (msg->max_tokens <= msg->answer_count || msg->max_tokens > WMSG_TOKENS_MAX)
         cur_fail(cur, "max_tokens");

@@ -131,7 +131,7 @@ static void senseless_runs(void **state)
     assert_string_equal(run_bad(&run), "answer_count");
     run = good;
     run.answer_count = 1;
-    run.kind = WMSG_GENERATE;
+    run.kind = WMSG_PREFILL;
     assert_string_equal(run_bad(&run), "answer_count");
     run = good;
     run.max_tokens = 0;
