@@ -121,7 +121,9 @@ bool ask_model(const char *url, uint32_t timeout_ms, struct ask_model *model)
     const char *engine = json_string_value(json_object_get(row, "owned_by"));
     if (name) {
         snprintf(model->name, sizeof(model->name), "%s", name);
-        snprintf(model->engine, sizeof(model->engine), "%s", engine ? engine : "");
+        /* "llama v0.5.0": the version is its own affair */
+        snprintf(
+            model->engine, sizeof(model->engine), "%.*s", engine ? (int)strcspn(engine, " ") : 0, engine ? engine : "");
         model->block_tokens = json_integer_value(json_object_get(row, "block_tokens"));
     } else if (reply.status == 200) {
         snprintf(model->error, sizeof(model->error), "%s: no worker serves a model yet", url);

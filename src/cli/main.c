@@ -11,13 +11,13 @@
 
 int cli_fail(const struct cli *cli, int code, const char *format, ...)
 {
+    char text[1024];
     va_list args;
 
-    fprintf(stderr, "mooncake %s: ", cli->command->name);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    fputc('\n', stderr);
+    fprintf(stderr, "mooncake %s: %s\n", cli->command->name, text); /* one write: other processes print too */
     return code;
 }
 

@@ -60,7 +60,8 @@ int model_open(struct cli *cli, struct mc_engine **engine)
             return CLI_OK;
         /* Only what is not there is replaced; what is there and broken is told. */
         if (want == ENGINE_LLAMA || status != MC_ENOENT || cli->set->model)
-            return cli_fail(cli, CLI_FAILED, "%s", why);
+            return cli_fail(cli, CLI_FAILED, "%s%s%s", why, options.model_path ? "; model " : "",
+                options.model_path ? options.model_path : "");
         log_info("engine auto takes synthetic: %s", why);
     }
     options.engine = "synthetic";

@@ -41,7 +41,6 @@ int cmd_master(struct cli *cli)
     if (status != MC_OK)
         return create_failed(cli, status, set->master_listen, "master-listen");
     signals_watch(stop_master, master, STOP_MS);
-    log_info("master at %s, admin at http://%s", store_master_address(master), store_master_admin(master));
     child_say_ready((int)set->ready_fd, "master=%s admin=%s", store_master_address(master), store_master_admin(master));
     store_master_run(master);
     signals_unwatch();
@@ -82,7 +81,6 @@ int cmd_node(struct cli *cli)
     if (status != MC_OK)
         return create_failed(cli, status, set->node_listen, "node-listen");
     signals_watch(stop_node, node, STOP_MS);
-    log_info("node at %s, master %s", store_node_address(node), set->master);
     child_say_ready((int)set->ready_fd, "node=%s", store_node_address(node));
     store_node_run(node);
     signals_unwatch();

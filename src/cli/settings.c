@@ -70,9 +70,9 @@ static const struct opt_row engine_rows[] = {
         .help = "tokens of a block, a power of two, part of the fingerprint"},
     {"chunk-tokens", OPT_INT, AT(chunk_tokens), "0", .min = 0, .max = 65536,
         .help = "prompt tokens computed between two decode steps, a multiple of 64; 0: 256"},
-    {"synthetic-prefill", OPT_FLOAT, AT(synthetic_prefill), "0", .min = 0, .unit = "TOKENS/S",
+    {"synthetic-prefill", OPT_FLOAT, AT(synthetic_prefill), "4000", .min = 0, .unit = "TOKENS/S",
         .help = "speed of the synthetic engine's prefill; 0: as fast as it can"},
-    {"synthetic-decode", OPT_FLOAT, AT(synthetic_decode), "0", .min = 0, .unit = "MS",
+    {"synthetic-decode", OPT_FLOAT, AT(synthetic_decode), "2", .min = 0, .unit = "MS",
         .help = "time of the synthetic engine's decode step; 0: as fast as it can"},
     {"synthetic-seed", OPT_INT, AT(synthetic_seed), "0", .min = 0, .help = "another seed is another synthetic model"},
 };

@@ -52,7 +52,7 @@ def test_reuse_can_be_switched_off():
 
 def test_second_turn_hits_the_answer():
     with Service(BINARY) as service:
-        first = service.chat(PROMPT, 150)
+        first = service.chat(PROMPT, 150, ignore_eos=True)
         messages = [{"role": "user", "content": PROMPT},
                     {"role": "assistant", "content": first["choices"][0]["message"]["content"]},
                     {"role": "user", "content": "Go on."}]
@@ -67,8 +67,8 @@ def test_second_turn_hits_the_answer():
 
 def killed_while_streaming(name, back=True):
     with Service(BINARY, *SLOW) as service:
-        whole = service.chat(PROMPT, 150)["choices"][0]["message"]["content"]
-        stream = service.stream(PROMPT, 150)
+        whole = service.chat(PROMPT, 150, ignore_eos=True)["choices"][0]["message"]["content"]
+        stream = service.stream(PROMPT, 150, ignore_eos=True)
         stream.wait_pieces(10)
         old = service.kill(name)
         assert stream.text() == whole, f"killing {name} changed the answer"
@@ -77,7 +77,7 @@ def killed_while_streaming(name, back=True):
         if back:
             wait_for(lambda: service.pids().get(name, old) != old, 10, f"{name} was started again")
             wait_for(lambda: service.get("/healthz")[0] == 200, 10, "healthy again")
-            assert service.chat(PROMPT, 150)["choices"][0]["message"]["content"] == whole
+            assert service.chat(PROMPT, 150, ignore_eos=True)["choices"][0]["message"]["content"] == whole
 
 
 def test_kill_prefill():
@@ -139,8 +139,8 @@ def alive(pid):
 
 def test_sigterm_drains():
     with Service(BINARY, *SLOW) as service:
-        whole = service.chat(PROMPT, 100)["choices"][0]["message"]["content"]
-        stream = service.stream(PROMPT, 100)
+        whole = service.chat(PROMPT, 100, ignore_eos=True)["choices"][0]["message"]["content"]
+        stream = service.stream(PROMPT, 100, ignore_eos=True)
         stream.wait_pieces(5)
         pids = service.pids().values()
         service.process.terminate()

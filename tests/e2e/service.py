@@ -79,8 +79,9 @@ class Service:
             with contextlib.suppress(OSError):
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     words = file.read().decode().split("\0")
-                name = next((word.split("=")[1] for word in words if word.startswith("--worker-name=")), words[1])
-                found[name] = int(pid)
+                if len(words) > 1:  # nothing stands there of one that has just ended
+                    name = next((word.split("=")[1] for word in words if word.startswith("--worker-name=")), words[1])
+                    found[name] = int(pid)
         return found
 
     def kill(self, name):
