@@ -142,8 +142,8 @@ static bool part_extend(struct xfer *xfer, const struct mc_op *op, uint64_t id, 
 {
     struct part *last = xfer->part_count ? &xfer->parts[xfer->part_count - 1] : NULL;
 
-    if (!last || op->crc32c || xfer->batch->ops[last->op].crc32c || last->region != id || last->offset + last->len != op->offset + done ||
-        last->local + last->len != (uint8_t *)op->local + done)
+    if (!last || op->crc32c || xfer->batch->ops[last->op].crc32c || last->region != id ||
+        last->offset + last->len != op->offset + done || last->local + last->len != (uint8_t *)op->local + done)
         return false;
     last->len += len;
     last->ops = i - last->op + 1;
@@ -191,7 +191,7 @@ static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint
 
 static void xfers_free(struct mc_batch *batch)
 {
-    list_for_each_safe(it, tmp, &batch->xfers)
+    list_for_each_safe (it, tmp, &batch->xfers)
         free(list_entry(it, struct xfer, order));
     list_init(&batch->xfers);
 }
@@ -239,7 +239,7 @@ void xfer_ops_failed(struct xfer *xfer, enum mc_status status)
 /* An op that was cut has several parts; they stand in order. */
 static void batch_collect_crcs(struct mc_batch *batch)
 {
-    list_for_each(it, &batch->xfers) {
+    list_for_each (it, &batch->xfers) {
         const struct xfer *xfer = list_entry(it, struct xfer, order);
 
         for (uint32_t i = 0; xfer->want_crc && i < xfer->part_count; i++) {
@@ -330,7 +330,7 @@ void batch_run_done(struct mc_te *te)
 static bool status_retries(enum mc_status status)
 {
     return status == MC_ECLOSED || status == MC_EPROTO || status == MC_EPEERDOWN || status == MC_ECORRUPT ||
-        status == MC_ESTALE;
+           status == MC_ESTALE;
 }
 
 static void xfer_pend(struct xfer *xfer)
@@ -383,7 +383,7 @@ void batch_fail(struct mc_batch *batch, enum mc_status why)
     if (batch->ending != MC_PENDING)
         return;
     batch->ending = why;
-    list_for_each(it, &batch->xfers) {
+    list_for_each (it, &batch->xfers) {
         struct xfer *xfer = list_entry(it, struct xfer, order);
 
         if (xfer->state == XFER_ENDED)
@@ -418,10 +418,10 @@ void batch_fail_expired(struct mc_te *te)
 {
     uint64_t now = now_ns();
 
-    list_for_each(p, &te->peers) {
+    list_for_each (p, &te->peers) {
         struct mc_peer *peer = list_entry(p, struct mc_peer, link);
 
-        list_for_each_safe(it, tmp, &peer->batches) {
+        list_for_each_safe (it, tmp, &peer->batches) {
             struct mc_batch *batch = list_entry(it, struct mc_batch, link);
 
             if (batch->deadline_ns <= now)
@@ -435,9 +435,9 @@ void batch_fail_peer(struct mc_peer *peer, enum mc_status why)
     uint64_t fence = 0;
 
     batch_take_incoming(peer->te);
-    list_for_each_safe(it, tmp, &peer->batches)
+    list_for_each_safe (it, tmp, &peer->batches)
         batch_fail(list_entry(it, struct mc_batch, link), why);
-    list_for_each(it, &peer->batches) {
+    list_for_each (it, &peer->batches) {
         const struct mc_batch *batch = list_entry(it, struct mc_batch, link);
 
         fence = batch->fence_until_ns > fence ? batch->fence_until_ns : fence;
@@ -471,7 +471,7 @@ void batch_take_incoming(struct mc_te *te)
         struct mc_peer *peer = batch->peer;
 
         list_push_back(&peer->batches, &batch->link);
-        list_for_each(x, &batch->xfers)
+        list_for_each (x, &batch->xfers)
             list_push_back(&peer->pending, &list_entry(x, struct xfer, order)->link);
         if (batch->xfers_left == 0)
             batch_finish(batch);
@@ -488,8 +488,8 @@ static void batch_destroy(struct mc_batch *batch)
     free(batch);
 }
 
-static enum mc_status batch_create(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint64_t deadline_ns,
-    struct mc_batch **out)
+static enum mc_status batch_create(
+    struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint64_t deadline_ns, struct mc_batch **out)
 {
     struct mc_batch *batch = calloc(1, sizeof(*batch));
     enum mc_status status;

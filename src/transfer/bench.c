@@ -90,8 +90,8 @@ static uint8_t *map_touched(uint64_t len)
     return at == MAP_FAILED ? NULL : at;
 }
 
-static enum mc_status window_make(const struct te_bench_opts *opts, struct mc_te *te, uint64_t len, uint8_t **addr,
-    struct mc_region_key *key)
+static enum mc_status window_make(
+    const struct te_bench_opts *opts, struct mc_te *te, uint64_t len, uint8_t **addr, struct mc_region_key *key)
 {
     void *at = NULL;
     enum mc_status status;
@@ -147,8 +147,8 @@ static uint64_t batch_fill(struct worker *w, struct mc_op *ops, uint64_t at)
     for (uint32_t i = 0; i < o->batch; i++) {
         uint64_t off = at + i * o->size;
 
-        ops[i] = (struct mc_op){.opcode = o->opcode, .local = w->local + off, .len = o->size, .region = w->key,
-            .offset = w->base + off};
+        ops[i] = (struct mc_op){
+            .opcode = o->opcode, .local = w->local + off, .len = o->size, .region = w->key, .offset = w->base + off};
     }
     return at + o->size * o->batch >= w->window ? 0 : at + o->size * o->batch;
 }
@@ -214,7 +214,7 @@ static double cpu_of(int who)
 
     getrusage(who, &usage);
     return (double)usage.ru_utime.tv_sec + (double)usage.ru_stime.tv_sec +
-        ((double)usage.ru_utime.tv_usec + (double)usage.ru_stime.tv_usec) / 1e6;
+           ((double)usage.ru_utime.tv_usec + (double)usage.ru_stime.tv_usec) / 1e6;
 }
 
 static double cpu_of_pid(pid_t pid)
@@ -281,8 +281,13 @@ static enum mc_status measure(const struct te_bench_opts *opts, struct mc_te *te
     for (; status == MC_OK && begun < opts->threads; begun++) {
         struct worker *w = &workers[begun];
 
-        *w = (struct worker){.opts = opts, .te = te, .peer = peer, .key = greeting->key, .window = window,
-            .base = begun * window, .local = local + begun * window,
+        *w = (struct worker){.opts = opts,
+            .te = te,
+            .peer = peer,
+            .key = greeting->key,
+            .window = window,
+            .base = begun * window,
+            .local = local + begun * window,
             .until_ns = start + (uint64_t)(opts->seconds * (double)NS_PER_S)};
         if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
             status = MC_ENOMEM;
@@ -301,8 +306,8 @@ static enum mc_status measure(const struct te_bench_opts *opts, struct mc_te *te
     return status;
 }
 
-static enum mc_status run_against(const struct te_bench_opts *opts, const struct greeting *greeting, pid_t pid,
-    struct te_bench_result *out)
+static enum mc_status run_against(
+    const struct te_bench_opts *opts, const struct greeting *greeting, pid_t pid, struct te_bench_result *out)
 {
     struct mc_te_opts te_opts = {
         .size = sizeof(te_opts), .transport = opts->transport, .links = opts->links, .listen = "none"};
@@ -323,12 +328,12 @@ static enum mc_status run_against(const struct te_bench_opts *opts, const struct
 
 static bool opts_check(const struct te_bench_opts *opts)
 {
-    if (opts->size >= 1 && opts->size <= 1ull << 30 && opts->batch >= 1 && opts->batch <= BATCH_MAX && opts->threads >= 1 &&
-        opts->threads <= THREADS_MAX && opts->seconds > 0 && opts->seconds <= 3600 &&
+    if (opts->size >= 1 && opts->size <= 1ull << 30 && opts->batch >= 1 && opts->batch <= BATCH_MAX &&
+        opts->threads >= 1 && opts->threads <= THREADS_MAX && opts->seconds > 0 && opts->seconds <= 3600 &&
         opts->size * opts->batch * opts->threads <= 16ull << 30)
         return true;
-    log_error("bench: size 1 to 1G, batch 1 to %d, threads 1 to %d, seconds up to 3600, all together at most 16 GiB", BATCH_MAX,
-        THREADS_MAX);
+    log_error("bench: size 1 to 1G, batch 1 to %d, threads 1 to %d, seconds up to 3600, all together at most 16 GiB",
+        BATCH_MAX, THREADS_MAX);
     return false;
 }
 

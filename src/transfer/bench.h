@@ -12,10 +12,10 @@
 struct te_bench_opts {
     const char *transport; /* as in struct mc_te_opts; NULL = auto */
     enum mc_opcode opcode;
-    uint64_t size;     /* bytes of one operation */
-    uint32_t batch;    /* operations per batch */
-    uint32_t threads;  /* each with its own buffers, on one engine */
-    uint32_t links;    /* 0 = default */
+    uint64_t size;    /* bytes of one operation */
+    uint32_t batch;   /* operations per batch */
+    uint32_t threads; /* each with its own buffers, on one engine */
+    uint32_t links;   /* 0 = default */
     double seconds;
     bool verify; /* compare every byte after each batch (outside of its time) */
     bool plain;  /* memory that is no memfd: same-host reads go by process_vm_readv */
@@ -28,7 +28,8 @@ struct te_bench_result {
     bool verified;          /* asked for, and every byte was right */
     enum mc_path transport; /* the way the bytes took */
     double cpu_s_per_gb;    /* of both processes */
-    double memcpy_gbytes_per_s; /* glibc memcpy of `size` through windows of the same total, in the same process, just before */
+    double
+        memcpy_gbytes_per_s; /* glibc memcpy of `size` through windows of the same total, in the same process, just before */
 };
 
 /* MC_OK; MC_EINVAL (an option out of range; logged), MC_ECORRUPT (verify found wrong bytes), or the status of the first failure. */

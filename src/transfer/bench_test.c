@@ -12,11 +12,12 @@ static int show(const struct te_bench_opts *opts)
     struct te_bench_result r;
     enum mc_status status = te_bench_run(opts, &r);
 
-    printf("%s %s size %llu batch %u threads %u: %s, %.3f GB/s, %.0f ops/s, p50 %.1f us, p99 %.1f us, cpu %.3f s/GB, %s, memcpy %.1f "
+    printf("%s %s size %llu batch %u threads %u: %s, %.3f GB/s, %.0f ops/s, p50 %.1f us, p99 %.1f us, cpu %.3f s/GB, "
+           "%s, memcpy %.1f "
            "GB/s%s\n",
-        opts->transport, opts->opcode == MC_READ ? "read" : "write", (unsigned long long)opts->size, opts->batch, opts->threads,
-        mc_status_str(status), r.gbytes_per_s, r.ops_per_s, r.p50_us, r.p99_us, r.cpu_s_per_gb, mc_path_str(r.transport),
-        r.memcpy_gbytes_per_s, r.verified ? ", verified" : "");
+        opts->transport, opts->opcode == MC_READ ? "read" : "write", (unsigned long long)opts->size, opts->batch,
+        opts->threads, mc_status_str(status), r.gbytes_per_s, r.ops_per_s, r.p50_us, r.p99_us, r.cpu_s_per_gb,
+        mc_path_str(r.transport), r.memcpy_gbytes_per_s, r.verified ? ", verified" : "");
     return !(status == MC_OK && r.gbytes_per_s > 0 && r.p50_us > 0 && r.p99_us >= r.p50_us && r.cpu_s_per_gb > 0 &&
              r.verified == opts->verify && r.memcpy_gbytes_per_s > 0);
 }
@@ -26,8 +27,9 @@ int main(int argc, char **argv)
     int failed = 0;
 
     if (argc == 7) {
-        struct te_bench_opts opts = {argv[1], strcmp(argv[2], "write") == 0 ? MC_WRITE : MC_READ, strtoull(argv[3], NULL, 0),
-            (uint32_t)atoi(argv[4]), (uint32_t)atoi(argv[5]), 0, atof(argv[6]), false, false};
+        struct te_bench_opts opts = {argv[1], strcmp(argv[2], "write") == 0 ? MC_WRITE : MC_READ,
+            strtoull(argv[3], NULL, 0), (uint32_t)atoi(argv[4]), (uint32_t)atoi(argv[5]), 0, atof(argv[6]), false,
+            false};
 
         return show(&opts);
     }

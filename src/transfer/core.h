@@ -29,8 +29,9 @@
 #include "transfer/te.h"
 #include "transfer/transport.h"
 
-#define XFER_BYTES   (1u << 20) /* 1 MiB: large enough that a request costs nothing, small enough to share between links */
-#define XFER_PARTS   1024       /* parts of one xfer: a request body of 20 KiB */
+#define XFER_BYTES                                                                                                     \
+    (1u << 20)            /* 1 MiB: large enough that a request costs nothing, small enough to share between links */
+#define XFER_PARTS   1024 /* parts of one xfer: a request body of 20 KiB */
 #define INLINE_BYTES (256u << 10) /* same-host reads up to here are done inside submit */
 #define REGION_ROWS  65536
 #define SEGMENTS_MAX 4096
@@ -87,8 +88,8 @@ void token_drop(struct mc_te *te, uint64_t id);
 
 /* May a peer use [offset, offset+len) of this region for what `need` says? MC_OK and *addr; MC_ENOENT, MC_EPERM, MC_EINVAL. With
  * `hold` its serving count goes up: region_release() later. */
-enum mc_status region_find(struct mc_te *te, uint64_t id, uint64_t offset, uint64_t len, uint32_t need, bool hold,
-    uint8_t **addr);
+enum mc_status region_find(
+    struct mc_te *te, uint64_t id, uint64_t offset, uint64_t len, uint32_t need, bool hold, uint8_t **addr);
 void region_release(struct mc_te *te, uint64_t id);
 bool region_alive(struct mc_te *te, uint64_t id);
 
@@ -128,7 +129,7 @@ struct xfer {
     void *slot;            /* the transport's */
     enum xfer_state state;
     enum mc_opcode opcode;
-    uint8_t kind;       /* enum te_region_kind of the remote side */
+    uint8_t kind;           /* enum te_region_kind of the remote side */
     uint32_t local_segment; /* MC_WRITE: number of the segment of ours that every part's source lies in; 0 = none */
     bool want_crc;
     uint32_t attempts;
@@ -148,13 +149,13 @@ struct mc_batch {
     uint64_t deadline_ns;
     mc_done_fn *done;
     void *done_arg;
-    struct list link;   /* te->incoming, then peer->batches */
-    struct list xfers;  /* in order of ops */
+    struct list link;  /* te->incoming, then peer->batches */
+    struct list xfers; /* in order of ops */
     struct loop_timer timer;
-    enum mc_status first;    /* first failure */
-    enum mc_status ending;   /* not MC_PENDING: failed or cancelled, waiting for fences */
-    uint64_t fence_until_ns; /* completion not before this, when a write was cut */
-    _Atomic int status;      /* enum mc_status; MC_PENDING until complete */
+    enum mc_status first;      /* first failure */
+    enum mc_status ending;     /* not MC_PENDING: failed or cancelled, waiting for fences */
+    uint64_t fence_until_ns;   /* completion not before this, when a write was cut */
+    _Atomic int status;        /* enum mc_status; MC_PENDING until complete */
     _Atomic uint32_t finished; /* futex: 1 when nobody but the caller touches the batch any more */
 };
 
@@ -187,7 +188,8 @@ void word_wake(_Atomic uint32_t *word);
 /* ---- peers ---- */
 
 struct peer_counters {
-    _Atomic uint64_t read_bytes[4], write_bytes[4], served_bytes, batches, batches_failed, ops, retries, crc_errors, fences;
+    _Atomic uint64_t read_bytes[4], write_bytes[4], served_bytes, batches, batches_failed, ops, retries, crc_errors,
+        fences;
     _Atomic uint32_t links, rtt_us;
     _Atomic uint64_t bytes_per_s;
 };
@@ -285,7 +287,7 @@ struct mc_te {
     int eventfd;
     atomic_bool eventfd_wanted;
 
-    struct region *rows;    /* REGION_ROWS */
+    struct region *rows;           /* REGION_ROWS */
     uint32_t rows_used, rows_free; /* high-water mark; 1 + first free row */
     struct segment *segments[SEGMENTS_MAX];
     uint32_t segments_used, segment_last; /* high-water mark; number given out last */

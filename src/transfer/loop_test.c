@@ -57,7 +57,8 @@ static const struct conn_ops node_ops = {.on_frame = on_frame, .on_close = on_cl
 static void node_start(struct loop *loop, void *arg)
 {
     struct node *node = arg;
-    struct mc_te_opts opts = {.size = sizeof(opts), .listen = "none", .run_dir = node->dir, .transport = node->transport};
+    struct mc_te_opts opts = {
+        .size = sizeof(opts), .listen = "none", .run_dir = node->dir, .transport = node->transport};
     struct hello self = {.role = ROLE_NODE};
     struct listener_opts listen = {.self = &self, .ops = &node_ops, .user = node, .on_hello = on_hello};
     struct addr addr;
@@ -86,8 +87,8 @@ static void node_pull(struct loop *loop, void *arg)
 
     if (!node->client)
         assert_int_equal(te_peer_by_uuid(node->te, node->client_uuid, &node->client), MC_OK);
-    node->op = (struct mc_op){.opcode = MC_READ, .local = node->memory.addr, .len = LEN, .region = node->client_key,
-        .crc32c = &node->crc};
+    node->op = (struct mc_op){
+        .opcode = MC_READ, .local = node->memory.addr, .len = LEN, .region = node->client_key, .crc32c = &node->crc};
     atomic_store(&node->done, 0);
     node->submitted = mc_transfer_submit(node->client, &node->op, 1, 2000, pulled, node, &batch);
     assert_int_equal(atomic_load(&node->done), 0); /* never inside submit */

@@ -258,7 +258,7 @@ struct mc_peer *peer_inbound(struct mc_te *te, const uint8_t uuid[UUID_SIZE], ui
 {
     struct mc_peer *peer;
 
-    list_for_each(it, &te->peers) {
+    list_for_each (it, &te->peers) {
         peer = list_entry(it, struct mc_peer, link);
         if (peer->inbound && memcmp(peer->uuid, uuid, UUID_SIZE) == 0) {
             pthread_mutex_lock(&peer->id_lock);
@@ -286,7 +286,7 @@ void peer_inbound_release(struct mc_peer *peer)
 
 enum mc_status te_peer_by_uuid(struct mc_te *te, const uint8_t uuid[16], struct mc_peer **out)
 {
-    list_for_each(it, &te->peers) {
+    list_for_each (it, &te->peers) {
         struct mc_peer *peer = list_entry(it, struct mc_peer, link);
 
         if (peer->inbound && peer->link_count && memcmp(peer->uuid, uuid, UUID_SIZE) == 0) {
@@ -306,7 +306,8 @@ static void peer_start(struct loop *loop, void *arg)
     peer_dial(peer);
 }
 
-enum mc_status te_peer_connect(struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out)
+enum mc_status te_peer_connect(
+    struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out)
 {
     struct mc_peer *peer;
     const char *why;
@@ -332,7 +333,8 @@ enum mc_status te_peer_connect(struct mc_te *te, const char *address, const stru
     return MC_OK;
 }
 
-enum mc_status mc_peer_open(struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out)
+enum mc_status mc_peer_open(
+    struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out)
 {
     struct mc_peer *peer;
     enum mc_status status = te_peer_connect(te, address, opts, &peer);

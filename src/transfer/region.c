@@ -46,8 +46,8 @@ static void row_free(struct mc_te *te, struct region *row)
     te->rows_free = (uint32_t)(row - te->rows) + 1;
 }
 
-enum mc_status region_add(struct mc_te *te, void *addr, uint64_t len, uint32_t flags, uint32_t segment, uint64_t base,
-    uint64_t *id)
+enum mc_status region_add(
+    struct mc_te *te, void *addr, uint64_t len, uint32_t flags, uint32_t segment, uint64_t base, uint64_t *id)
 {
     struct region *row;
     uint64_t random;
@@ -125,8 +125,8 @@ void token_drop(struct mc_te *te, uint64_t id)
     pthread_mutex_unlock(&te->lock);
 }
 
-enum mc_status region_find(struct mc_te *te, uint64_t id, uint64_t offset, uint64_t len, uint32_t need, bool hold,
-    uint8_t **addr)
+enum mc_status region_find(
+    struct mc_te *te, uint64_t id, uint64_t offset, uint64_t len, uint32_t need, bool hold, uint8_t **addr)
 {
     struct region *row = row_of(te, id);
     enum mc_status status = MC_OK;

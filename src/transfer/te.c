@@ -32,7 +32,7 @@ static void pump_run(struct loop *loop, struct loop_task *task)
 {
     struct mc_te *te = container_of(task, struct mc_te, pump_task);
 
-    list_for_each_safe(it, tmp, &te->peers)
+    list_for_each_safe (it, tmp, &te->peers)
         peer_pump(list_entry(it, struct mc_peer, link));
 }
 
@@ -52,7 +52,7 @@ static void gap_seen(struct loop *loop, struct loop_gap *gap, uint64_t gap_ns)
 {
     struct mc_te *te = container_of(gap, struct mc_te, gap);
 
-    log_warn("transfer: this process did not run for %llu ms", (unsigned long long)(gap_ns / NS_PER_MS));
+    log_debug("transfer: this process did not run for %llu ms", (unsigned long long)(gap_ns / NS_PER_MS));
     batch_fail_expired(te);
 }
 

@@ -62,7 +62,7 @@ struct te_key {
     uint32_t segment; /* TE_KIND_MEMFD: which memfd */
     uint64_t id;      /* random; the low 16 bits are the row of the owner's table */
     uint64_t len;
-    uint64_t base;    /* TE_KIND_MEMFD: offset of the region in the memfd */
+    uint64_t base; /* TE_KIND_MEMFD: offset of the region in the memfd */
 };
 
 void te_key_encode(const struct te_key *in, struct mc_region_key *out);
@@ -79,7 +79,8 @@ enum mc_status te_peer_by_uuid(struct mc_te *te, const uint8_t uuid[16], struct 
 
 /* mc_peer_open() that does not wait: connects when first used (or now). Operations submitted meanwhile are held back within their
  * deadline. MC_OK, MC_EINVAL, MC_ENOMEM. */
-enum mc_status te_peer_connect(struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out);
+enum mc_status te_peer_connect(
+    struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out);
 
 /* Identity of whoever answered last; false while nobody has. */
 bool te_peer_uuid(struct mc_peer *peer, uint8_t uuid[16], uint32_t *epoch);

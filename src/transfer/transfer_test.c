@@ -87,7 +87,8 @@ static void fill(uint8_t *at, size_t len, uint64_t seed)
 
 static int setup(void **state)
 {
-    struct mc_te_opts opts = {.size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = pair.dir};
+    struct mc_te_opts opts = {
+        .size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = pair.dir};
 
     snprintf(pair.dir, sizeof(pair.dir), "/tmp/mc-te-XXXXXX");
     assert_non_null(mkdtemp(pair.dir));
@@ -106,12 +107,14 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct mc_op op_of(enum mc_opcode opcode, void *local, uint64_t len, const struct mc_region_key *key, uint64_t offset)
+static struct mc_op op_of(
+    enum mc_opcode opcode, void *local, uint64_t len, const struct mc_region_key *key, uint64_t offset)
 {
     return (struct mc_op){.opcode = opcode, .local = local, .len = len, .region = *key, .offset = offset};
 }
 
-static enum mc_status one(enum mc_opcode opcode, void *local, uint64_t len, const struct mc_region_key *key, uint64_t offset)
+static enum mc_status one(
+    enum mc_opcode opcode, void *local, uint64_t len, const struct mc_region_key *key, uint64_t offset)
 {
     struct mc_op op = op_of(opcode, local, len, key, offset);
 
@@ -321,7 +324,8 @@ static void *churn(void *arg)
         size_t off = rng_below(&rng, MIB / 2);
         struct mc_region_key key;
 
-        assert_int_equal(mc_te_register(pair.there, base + off, MIB / 2, MC_REGION_READ | MC_REGION_WRITE, &key), MC_OK);
+        assert_int_equal(
+            mc_te_register(pair.there, base + off, MIB / 2, MC_REGION_READ | MC_REGION_WRITE, &key), MC_OK);
         assert_int_equal(one(i & 1 ? MC_READ : MC_WRITE, local, 1 + rng_below(&rng, sizeof(local)), &key, 0), MC_OK);
         assert_int_equal(mc_te_unregister(pair.there, &key), MC_OK);
         assert_int_equal(one(MC_READ, local, 10, &key, 0), MC_ENOENT);

@@ -22,7 +22,7 @@ static void ops_assert(const struct transport_ops *ops)
 static bool name_means(struct slice name, const struct transport_ops *ops)
 {
     return slice_eq_str(name, ops->name) || slice_eq_str(name, "auto") ||
-        (slice_eq_str(name, "shm") && (ops->caps & TRANSPORT_SAME_HOST));
+           (slice_eq_str(name, "shm") && (ops->caps & TRANSPORT_SAME_HOST));
 }
 
 static enum mc_status add(struct mc_te *te, const struct transport_ops *ops, bool asked)

@@ -21,9 +21,9 @@ struct wire_range {
 
 /* TE_SYNC, asked by each side when a connection begins and again when a writer needs it. The answer holds `clock` only. */
 struct wire_sync {
-    uint64_t clock_ns;                  /* sender's CLOCK_MONOTONIC when it was made */
+    uint64_t clock_ns;                 /* sender's CLOCK_MONOTONIC when it was made */
     char unix_path[WIRE_PATH_MAX + 1]; /* where same-host peers find us; "" = not offered */
-    bool please; /* "ask me again: I want to write and you must know my clock" */
+    bool please;                       /* "ask me again: I want to write and you must know my clock" */
 };
 void wire_sync_encode(const struct wire_sync *in, struct buf *body);
 enum mc_status wire_sync_decode(struct slice body, struct wire_sync *out, const char **bad);

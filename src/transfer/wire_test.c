@@ -29,8 +29,9 @@ static void key_golden(void **state)
 
     te_key_encode(&sample, &key);
     hex_encode(hex, key.bytes, 60);
-    assert_string_equal(hex, "4d43524b010101000102030405060708090a0b0c0d0e0f10070000000300000088776655443322110000100000000000"
-                             "001000000000000000000000");
+    assert_string_equal(hex,
+        "4d43524b010101000102030405060708090a0b0c0d0e0f10070000000300000088776655443322110000100000000000"
+        "001000000000000000000000");
 }
 
 static void key_flips(void **state)

@@ -41,7 +41,7 @@ static void *must(void *p, const char *what)
 
 void harness_far_start(struct far *far, const char *role, const char *const *args)
 {
-    char *argv[ARGS_MAX + 4] = {(char *)(uintptr_t)"far", (char *)(uintptr_t)ROLE_FLAG, (char *)(uintptr_t)role};
+    char *argv[ARGS_MAX + 4] = {(char *)(uintptr_t) "far", (char *)(uintptr_t)ROLE_FLAG, (char *)(uintptr_t)role};
     int in[2], out[2];
     size_t got = 0;
 
@@ -208,7 +208,8 @@ static int relay_run(int argc, char **argv)
     struct pipe_pair *pairs[PAIRS_MAX] = {0};
     struct sockaddr_in at = loopback(0);
     socklen_t len = sizeof(at);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), port = argc > 0 ? atoi(strrchr(argv[0], ':') + 1) : 0;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        port = argc > 0 ? atoi(strrchr(argv[0], ':') + 1) : 0;
 
     if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof(at)) != 0 || listen(listener, 64) != 0 ||
         getsockname(listener, (struct sockaddr *)&at, &len) != 0)

@@ -53,12 +53,13 @@ static char run_dir[] = "/tmp/mc-matrix-XXXXXX";
 static int peer_run(int argc, char **argv)
 {
     bool memfd = strcmp(argv[1], "memfd") == 0;
-    struct mc_te_opts opts = {.size = sizeof(opts), .transport = argv[0], .run_dir = argv[2],
-        .listen = argc > 3 ? argv[3] : NULL};
+    struct mc_te_opts opts = {
+        .size = sizeof(opts), .transport = argv[0], .run_dir = argv[2], .listen = argc > 3 ? argv[3] : NULL};
     struct te_memory memory = {0};
     char hex[sizeof(memory.key) * 2 + 1];
     struct mc_te *te;
 
+    log_set_level(LOG_LEVEL_ERROR);
     if (mc_te_create(&opts, &te) != MC_OK)
         return 1;
     if (memfd) {
@@ -110,8 +111,8 @@ static bool far_open(struct stage *s, const char *listen)
 
 static bool stage_open(struct stage *s, const struct lane *lane, enum mishap event)
 {
-    struct mc_te_opts opts = {.size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = run_dir,
-        .listen = "none"};
+    struct mc_te_opts opts = {
+        .size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = run_dir, .listen = "none"};
     void *local;
 
     *s = (struct stage){.lane = lane, .relayed = event == BLACK_HOLE};
@@ -216,8 +217,8 @@ static int cell(const struct lane *lane, enum mc_opcode opcode, enum mishap even
     }
     for (unsigned i = 0; i < rounds; i++)
         failed += !round_run(&s, opcode, &rng);
-    printf("%-10s %-5s %-12s %u rounds, %u failed, at most %llu ms late\n", lane->name, opcode == MC_READ ? "read" : "write",
-        event_names[event], rounds, failed, (unsigned long long)s.late_ms);
+    printf("%-10s %-5s %-12s %u rounds, %u failed, at most %llu ms late\n", lane->name,
+        opcode == MC_READ ? "read" : "write", event_names[event], rounds, failed, (unsigned long long)s.late_ms);
     fflush(stdout);
     stage_close(&s);
     return failed != 0;
@@ -244,8 +245,8 @@ static int killed(const struct lane *lane, enum mc_opcode opcode)
     waitpid(s.far.pid, NULL, 0);
     close(s.far.input);
     back = far_open(&s, s.address) && works_again(&s, opcode);
-    printf("%-10s %-5s %-12s %s after %llu ms, %s after restart\n", lane->name, opcode == MC_READ ? "read" : "write", "killed",
-        mc_status_str(status), (unsigned long long)took, back ? "works" : "does not work");
+    printf("%-10s %-5s %-12s %s after %llu ms, %s after restart\n", lane->name, opcode == MC_READ ? "read" : "write",
+        "killed", mc_status_str(status), (unsigned long long)took, back ? "works" : "does not work");
     fflush(stdout);
     stage_close(&s);
     return !(status == MC_EPEERDOWN && took <= 100 && back);

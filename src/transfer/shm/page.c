@@ -59,8 +59,9 @@ enum mc_status map_sealed(int fd, const char *who, const uint8_t **addr, uint64_
     void *at;
 
     if (seals < 0 || !(seals & F_SEAL_SHRINK)) {
-        log_warn("transfer: peer %s passed a descriptor that is not a memfd sealed against shrinking: its owner must call "
-                 "fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) before passing it",
+        log_warn(
+            "transfer: peer %s passed a descriptor that is not a memfd sealed against shrinking: its owner must call "
+            "fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) before passing it",
             who);
         return MC_EPERM;
     }
@@ -83,15 +84,16 @@ const struct page *page_map(int fd, const char *who)
     uint64_t len = 0;
 
     if (map_sealed(fd, who, &addr, &len) == MC_OK && len != sizeof(*page)) {
-        log_warn("transfer: peer %s passed a page of %llu bytes, expected %zu", who, (unsigned long long)len, sizeof(*page));
+        log_warn(
+            "transfer: peer %s passed a page of %llu bytes, expected %zu", who, (unsigned long long)len, sizeof(*page));
         munmap((void *)(uintptr_t)addr, len);
         addr = NULL;
     }
     close(fd);
     page = (const struct page *)(const void *)addr;
     if (page && (page->magic != PAGE_MAGIC || page->version != PAGE_VERSION)) {
-        log_warn("transfer: peer %s has another page layout (version %u, ours %u): update the older build", who, page->version,
-            PAGE_VERSION);
+        log_warn("transfer: peer %s has another page layout (version %u, ours %u): update the older build", who,
+            page->version, PAGE_VERSION);
         page_unmap(page);
         page = NULL;
     }

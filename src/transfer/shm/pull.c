@@ -202,7 +202,8 @@ void pull_frame(struct session *session, const struct frame *frame)
 }
 
 /* One piece, if the writer still wants it and our region still stands. */
-static enum mc_status pull_piece(struct session *session, struct pull *pull, const struct mapping *mapping, uint32_t len)
+static enum mc_status pull_piece(
+    struct session *session, struct pull *pull, const struct mapping *mapping, uint32_t len)
 {
     const struct wire_pull_range *range = &pull->ranges[pull->at];
     const struct grant *token = page_grant(session->page, pull->request.token);
@@ -266,10 +267,10 @@ void pull_run(struct loop *loop, struct loop_task *task)
     struct shm *shm = container_of(task, struct shm, pull_task);
     size_t budget = TURN_BYTES;
 
-    list_for_each_safe(s, next_session, &shm->sessions) {
+    list_for_each_safe (s, next_session, &shm->sessions) {
         struct session *session = list_entry(s, struct session, link);
 
-        list_for_each_safe(it, tmp, &session->pulls) {
+        list_for_each_safe (it, tmp, &session->pulls) {
             if (budget == 0) {
                 loop_defer(loop, &shm->pull_task);
                 return;
@@ -305,7 +306,7 @@ void shm_wait_readers(struct shm *shm, uint64_t id)
         bool busy = false;
 
         pthread_mutex_lock(&shm->lock);
-        list_for_each(it, &shm->sessions) {
+        list_for_each (it, &shm->sessions) {
             const struct session *session = list_entry(it, struct session, link);
 
             busy |= session->page && page_has_hazard(session->page, id);

@@ -23,7 +23,8 @@ struct reader {
     const struct mapping *mapping;
 };
 
-enum mc_status copy_by_call(const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len)
+enum mc_status copy_by_call(
+    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len)
 {
     struct iovec here = {dst, len}, there = {(void *)(uintptr_t)source, len};
     ssize_t n;
@@ -31,13 +32,15 @@ enum mc_status copy_by_call(const struct session *session, const struct mapping 
     if (mapping && (source > mapping->len || len > mapping->len - source))
         return MC_EINVAL;
     do
-        n = mapping ? pread(mapping->fd, dst, len, (off_t)source) : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
+        n = mapping ? pread(mapping->fd, dst, len, (off_t)source)
+                    : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
     while (n < 0 && errno == EINTR);
     if (n == (ssize_t)len)
         return MC_OK;
     if (n < 0 && errno == ESRCH)
         return MC_EPEERDOWN;
-    log_warn("transfer: read of %zu bytes of process %d: %s", len, (int)session->pid, n < 0 ? strerror(errno) : "short");
+    log_warn(
+        "transfer: read of %zu bytes of process %d: %s", len, (int)session->pid, n < 0 ? strerror(errno) : "short");
     return n < 0 && errno == EPERM ? MC_EPERM : MC_EINVAL;
 }
 
@@ -60,7 +63,8 @@ static enum mc_status piece_from_map(struct reader *r, struct part *part, uint32
     return MC_OK;
 }
 
-static enum mc_status piece_by_vm(struct reader *r, struct part *part, const struct grant *grant, uint32_t done, uint32_t len)
+static enum mc_status piece_by_vm(
+    struct reader *r, struct part *part, const struct grant *grant, uint32_t done, uint32_t len)
 {
     enum mc_status status = copy_by_call(r->session, NULL, grant->addr + part->offset + done, part->local + done, len);
 
@@ -272,7 +276,7 @@ static void inline_fail(struct mc_batch *batch, struct xfer *from, enum mc_statu
 {
     bool reached = false;
 
-    list_for_each(it, &batch->xfers) {
+    list_for_each (it, &batch->xfers) {
         struct xfer *xfer = list_entry(it, struct xfer, order);
 
         reached |= xfer == from;
@@ -290,7 +294,7 @@ bool shm_read_inline(struct shm *shm, struct mc_batch *batch)
     session = session_get(batch->peer);
     if (!session)
         return false;
-    list_for_each(it, &batch->xfers) {
+    list_for_each (it, &batch->xfers) {
         const struct xfer *xfer = list_entry(it, struct xfer, order);
 
         if (xfer->opcode != MC_READ || inline_path(session, xfer) == MC_PATH_NONE) {
@@ -298,7 +302,7 @@ bool shm_read_inline(struct shm *shm, struct mc_batch *batch)
             return false;
         }
     }
-    list_for_each(it, &batch->xfers) {
+    list_for_each (it, &batch->xfers) {
         struct xfer *xfer = list_entry(it, struct xfer, order);
         enum mc_status status = xfer_read(session, inline_path(session, xfer), xfer);
 
@@ -331,8 +335,8 @@ static enum mc_status touch(struct mc_peer *peer, const struct mc_region_key *ke
     return mc_transfer_sync(peer, &op, 1, peer->timeout_ms ? peer->timeout_ms : 2000);
 }
 
-enum mc_status mc_peer_map(struct mc_peer *peer, const struct mc_region_key *key, uint64_t offset, uint64_t len,
-    const void **addr)
+enum mc_status mc_peer_map(
+    struct mc_peer *peer, const struct mc_region_key *key, uint64_t offset, uint64_t len, const void **addr)
 {
     struct shm *shm = peer->te->shm;
     const struct mapping *mapping;
@@ -372,7 +376,7 @@ static struct view *view_take(struct shm *shm, const struct mc_peer *peer, const
     struct view *found = NULL;
 
     pthread_mutex_lock(&shm->lock);
-    list_for_each(it, &shm->views) {
+    list_for_each (it, &shm->views) {
         struct view *view = list_entry(it, struct view, link);
 
         if (view->peer == peer && (!addr || view->addr == addr)) {

@@ -89,7 +89,7 @@ void session_put(struct session *session)
 
 static struct session *find_locked(struct shm *shm, const uint8_t uuid[UUID_SIZE])
 {
-    list_for_each(it, &shm->sessions) {
+    list_for_each (it, &shm->sessions) {
         struct session *session = list_entry(it, struct session, link);
 
         if (memcmp(session->uuid, uuid, UUID_SIZE) == 0)
@@ -137,7 +137,7 @@ bool session_hung_up(const struct session *session)
 /* Tell every peer object of that process. */
 static void peers_set(struct shm *shm, const uint8_t uuid[UUID_SIZE], enum peer_shm state)
 {
-    list_for_each_safe(it, tmp, &shm->te->peers) {
+    list_for_each_safe (it, tmp, &shm->te->peers) {
         struct mc_peer *peer = list_entry(it, struct mc_peer, link);
 
         if (!peer->known || memcmp(peer->uuid, uuid, UUID_SIZE) != 0)
@@ -152,7 +152,7 @@ static void peers_set(struct shm *shm, const uint8_t uuid[UUID_SIZE], enum peer_
  * too, which finds out. */
 static void peers_lost(struct shm *shm, const uint8_t uuid[UUID_SIZE])
 {
-    list_for_each_safe(it, tmp, &shm->te->peers) {
+    list_for_each_safe (it, tmp, &shm->te->peers) {
         struct mc_peer *peer = list_entry(it, struct mc_peer, link);
 
         if (!peer->known || memcmp(peer->uuid, uuid, UUID_SIZE) != 0)
@@ -167,7 +167,7 @@ static void peers_lost(struct shm *shm, const uint8_t uuid[UUID_SIZE])
 
 static struct mapping *mapping_find(struct session *session, uint32_t number)
 {
-    list_for_each(it, &session->mappings) {
+    list_for_each (it, &session->mappings) {
         struct mapping *mapping = list_entry(it, struct mapping, link);
 
         if (mapping->number == number)
@@ -322,7 +322,7 @@ static bool try_vm(const struct session *session)
     struct iovec there = {(void *)(uintptr_t)(session->page->own_addr + offsetof(struct page, nonce)), sizeof(nonce)};
 
     return session->pid > 0 && process_vm_readv(session->pid, &here, 1, &there, 1, 0) == (ssize_t)sizeof(nonce) &&
-        memcmp(nonce, session->page->nonce, sizeof(nonce)) == 0;
+           memcmp(nonce, session->page->nonce, sizeof(nonce)) == 0;
 }
 
 static void page_came(struct session *session, int fd)
@@ -437,7 +437,6 @@ static void on_close(struct conn *conn, enum mc_status status)
     struct shm *shm = session->shm;
     struct mc_te *te = shm->te;
     bool was_up = atomic_exchange(&session->up, false);
-
 
     pthread_mutex_lock(&shm->lock);
     list_del(&session->link);
@@ -610,7 +609,7 @@ void shm_stop(struct shm *shm)
     unlink(shm->path);
     shm->listen_fd = -1;
     loop_defer_cancel(shm->te->loop, &shm->pull_task);
-    list_for_each(it, &shm->sessions)
+    list_for_each (it, &shm->sessions)
         conn_abort(list_entry(it, struct session, link)->conn, MC_ECLOSED);
 }
 

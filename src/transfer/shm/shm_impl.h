@@ -94,19 +94,19 @@ struct session {
     struct list link; /* shm->sessions, guarded by shm->lock */
     struct shm *shm;
     struct conn *conn;
-    int fd;          /* a second descriptor of the socket: hangs up when the process is gone, whatever its number is then */
-    pid_t pid;       /* from the socket */
+    int fd;    /* a second descriptor of the socket: hangs up when the process is gone, whatever its number is then */
+    pid_t pid; /* from the socket */
     bool dialled;
     uint8_t uuid[UUID_SIZE];
-    bool proven;     /* they sent back our nonce */
-    atomic_bool up;  /* proven both ways; false again when it ends */
-    bool can_read;   /* process_vm_readv on them works */
+    bool proven;    /* they sent back our nonce */
+    atomic_bool up; /* proven both ways; false again when it ends */
+    bool can_read;  /* process_vm_readv on them works */
     bool they_can_read;
     const struct page *page;
     struct list mappings; /* guarded by shm->lock for adding and changes of state */
     unsigned mapping_count;
     struct list pulls;
-    struct call *calls; /* CALLS */
+    struct call *calls;    /* CALLS */
     _Atomic unsigned refs; /* the loop's, and each copy or view under way */
 };
 
@@ -171,6 +171,7 @@ void pull_session_gone(struct session *session);
 void pull_run(struct loop *loop, struct loop_task *task);
 
 /* One piece of at most SHM_PIECE from the far end's memory: its mapped segment by pread, or process_vm_readv. A system call. */
-enum mc_status copy_by_call(const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len);
+enum mc_status copy_by_call(
+    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len);
 
 #endif

@@ -32,7 +32,7 @@ struct flow {
     uint32_t count, at;
     uint64_t at_off; /* payload offset of runs[at] */
     uint64_t bytes;
-    uint8_t *buffer; /* PIECE_MAX when receiving, FLOW_GATHER when sending; made when needed */
+    uint8_t *buffer;     /* PIECE_MAX when receiving, FLOW_GATHER when sending; made when needed */
     uint64_t staged_off; /* where in the payload the buffered part of the piece begins */
     bool staging;        /* the piece under way goes to the buffer */
     bool started;        /* a piece was given out */

@@ -359,7 +359,7 @@ enum mc_status te_adopt(struct mc_te *te, struct conn *conn, const struct hello 
 
 void tcp_cut_links(struct mc_peer *peer)
 {
-    list_for_each_safe(it, tmp, &peer->links)
+    list_for_each_safe (it, tmp, &peer->links)
         link_cut(list_entry(it, struct tcp_link, peer_link), false);
 }
 
@@ -380,7 +380,7 @@ void tcp_drop_links(struct mc_peer *peer)
 
 void tcp_tell_clock(struct mc_peer *peer)
 {
-    list_for_each(it, &peer->links) {
+    list_for_each (it, &peer->links) {
         struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
 
         if (link->dialled && link->ready)
@@ -390,7 +390,7 @@ void tcp_tell_clock(struct mc_peer *peer)
 
 void tcp_region_gone(struct mc_te *te, uint64_t id)
 {
-    list_for_each_safe(it, tmp, &te->links) {
+    list_for_each_safe (it, tmp, &te->links) {
         struct tcp_link *link = list_entry(it, struct tcp_link, te_link);
 
         if (link->peer && serves_region(link, id))

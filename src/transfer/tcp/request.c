@@ -10,7 +10,8 @@
 #include "base/log.h"
 #include "transfer/tcp/tcp.h"
 
-#define SILENT_NS (500 * NS_PER_MS) /* nothing at all received for so long when a request times out: the link is given up */
+#define SILENT_NS                                                                                                      \
+    (500 * NS_PER_MS) /* nothing at all received for so long when a request times out: the link is given up */
 
 static void slot_free(struct slot *slot)
 {
@@ -52,8 +53,7 @@ static struct slot *slot_of(struct tcp_link *link, uint64_t request)
 
 static bool link_has_room(const struct tcp_link *link, uint32_t bytes)
 {
-    return link->ready && link->free_count &&
-        (link->in_flight == 0 || link->in_flight + bytes <= link->te->window);
+    return link->ready && link->free_count && (link->in_flight == 0 || link->in_flight + bytes <= link->te->window);
 }
 
 static struct tcp_link *link_choose(struct mc_peer *peer, const struct xfer *xfer)
@@ -61,7 +61,7 @@ static struct tcp_link *link_choose(struct mc_peer *peer, const struct xfer *xfe
     uint64_t now = xfer->opcode == MC_WRITE ? now_ns() : 0;
     struct tcp_link *best = NULL;
 
-    list_for_each(it, &peer->links) {
+    list_for_each (it, &peer->links) {
         struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
 
         if (!link_has_room(link, xfer->bytes) || (xfer->opcode == MC_WRITE && !link_may_write(link, now)))
@@ -79,7 +79,7 @@ static enum transport_fit tcp_fit(struct transport *self, struct mc_peer *peer, 
 
     if (atomic_load(&peer->ready_count) == 0)
         return peer->link_count ? FIT_WAIT : FIT_NO;
-    list_for_each(it, &peer->links) {
+    list_for_each (it, &peer->links) {
         struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
 
         if (writable || link_may_write(link, now))
@@ -270,12 +270,13 @@ static void count_read(struct mc_peer *peer, const struct xfer *xfer)
     if (xfer->bytes <= 4096) {
         uint32_t rtt = (uint32_t)(took / NS_PER_US) + 1;
 
-        atomic_store_explicit(&peer->count.rtt_us, old_rtt ? old_rtt - old_rtt / 8 + rtt / 8 : rtt, memory_order_relaxed);
+        atomic_store_explicit(
+            &peer->count.rtt_us, old_rtt ? old_rtt - old_rtt / 8 + rtt / 8 : rtt, memory_order_relaxed);
     } else if (xfer->bytes == XFER_BYTES) {
         uint64_t rate = (uint64_t)xfer->bytes * NS_PER_S / (took + 1);
 
-        atomic_store_explicit(&peer->count.bytes_per_s, old_rate ? old_rate - old_rate / 8 + rate / 8 : rate,
-            memory_order_relaxed);
+        atomic_store_explicit(
+            &peer->count.bytes_per_s, old_rate ? old_rate - old_rate / 8 + rate / 8 : rate, memory_order_relaxed);
     }
 }
 
@@ -351,7 +352,7 @@ static uint64_t tcp_cancel(struct transport *self, struct mc_peer *peer, struct 
 
 static void tcp_cut(struct transport *self, struct mc_peer *peer)
 {
-    list_for_each(it, &peer->links) {
+    list_for_each (it, &peer->links) {
         struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
 
         if (link->in_flight == 0)

@@ -25,7 +25,8 @@ static void flow_drop(struct flow *flow)
 }
 
 /* The ranges of a request as runs of our memory, each held. */
-static enum mc_status flow_of_regions(struct mc_te *te, const struct wire_request *request, uint32_t need, struct flow *flow)
+static enum mc_status flow_of_regions(
+    struct mc_te *te, const struct wire_request *request, uint32_t need, struct flow *flow)
 {
     enum mc_status status = flow_init(flow, te, request->count);
 
@@ -102,7 +103,7 @@ static void serve_read(struct tcp_link *link, const struct frame *frame, const s
 
 void serve_cancel(struct tcp_link *link, uint64_t request)
 {
-    list_for_each(it, &link->serves) {
+    list_for_each (it, &link->serves) {
         struct serve *serve = list_entry(it, struct serve, link);
 
         if (serve->request == request)
@@ -112,7 +113,7 @@ void serve_cancel(struct tcp_link *link, uint64_t request)
 
 bool serves_region(const struct tcp_link *link, uint64_t id)
 {
-    list_for_each(it, &link->serves) {
+    list_for_each (it, &link->serves) {
         const struct serve *serve = list_entry(it, struct serve, link);
 
         for (uint32_t i = 0; serve->flow.started && i < serve->flow.count; i++)
@@ -124,7 +125,8 @@ bool serves_region(const struct tcp_link *link, uint64_t id)
 
 /* ---- writes ---- */
 
-static enum mc_status write_deadline(const struct tcp_link *link, const struct wire_request *request, uint64_t *deadline)
+static enum mc_status write_deadline(
+    const struct tcp_link *link, const struct wire_request *request, uint64_t *deadline)
 {
     uint64_t now = now_ns();
 
@@ -217,7 +219,8 @@ void serve_frame(struct tcp_link *link, const struct frame *frame)
     if (status == MC_OK && frame->payload_len != (write ? request.bytes : 0))
         status = MC_EPROTO;
     if (status != MC_OK) {
-        log_warn("transfer: peer %s: malformed %s in a %s request", conn_name(link->conn), bad, write ? "write" : "read");
+        log_warn(
+            "transfer: peer %s: malformed %s in a %s request", conn_name(link->conn), bad, write ? "write" : "read");
         conn_abort(link->conn, status);
         return;
     }

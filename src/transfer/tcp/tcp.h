@@ -65,7 +65,7 @@ struct tcp_link {
     uint16_t free_slots[SLOTS];
     unsigned free_count;
 
-    struct slot *receiving;       /* the answer whose payload is coming */
+    struct slot *receiving;        /* the answer whose payload is coming */
     struct inbound_write *writing; /* or the write */
     struct list serves;
 };
