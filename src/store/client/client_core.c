@@ -26,6 +26,7 @@ enum mc_status client_core_create(
         .trial_ms = or_default(limits->trial_ms, 100),
         .lease_ms = or_default(limits->lease_ms, 5000),
         .attempts_max = or_default(limits->attempts_max, 4),
+        .inline_max = or_default(limits->inline_max, STORE_INLINE_MAX),
         .ns = limits->ns,
     };
     core->port = *port;
@@ -107,7 +108,7 @@ static enum mc_status check_op(const struct client_core *core, const struct mc_s
     for (uint32_t i = 0; i < op->nspans; i++)
         sum += op->spans[i].len;
     if (op->opcode == MC_PUT || op->opcode == MC_UPSERT) {
-        if (sum > STORE_INLINE_MAX && op->nspans > STORE_SPANS_MAX)
+        if (sum > core->limits.inline_max && op->nspans > STORE_SPANS_MAX)
             return MC_EINVAL;
         if (sum > MC_OBJECT_MAX)
             return MC_ETOOBIG;

@@ -28,6 +28,7 @@ struct client_limits { /* 0: the default */
     uint32_t trial_ms;        /* 100: one trial of a suspect per this long */
     uint32_t lease_ms;        /* 5000: promise of exists and prefix */
     uint32_t attempts_max;    /* 4 tries of one operation */
+    uint32_t inline_max;      /* STORE_INLINE_MAX, and at most that: bytes of a put that travel in its message */
     uint32_t ns;
 };
 

@@ -49,7 +49,7 @@ static enum mc_status source(struct client_core *core, struct client_private *p,
 {
     enum mc_status status;
 
-    if (length > STORE_INLINE_MAX) {
+    if (length > core->limits.inline_max) {
         status = spans_expose(core, p, spans, count);
         *regions = buf_slice(&core->scratch);
         return status;

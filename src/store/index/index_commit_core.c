@@ -25,6 +25,12 @@ void index_raise_term(struct index_core *core, uint64_t term)
     core->stats.term = term;
     core->stats.term_raises++;
     core->counter = 0;
+    for (uint32_t i = 0; i < core->members_top; i++) { /* so that each of them can tell the next master */
+        struct store_msg notice = {.type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE, .members = {.term = term}};
+
+        if (core->members[i].used && core->members[i].peer)
+            core->port.send(core->port.ctx, core->members[i].peer, &notice);
+    }
 }
 
 static uint64_t next_version(struct index_core *core)

@@ -224,6 +224,8 @@ void node_core_on_message(struct node_core *core, uint64_t now, uint32_t peer, c
         node_on_drop(core, now, peer, msg);
     } else if (msg->type == MSG_NODE_PROMISE) {
         node_on_promise(core, now, msg);
+    } else if (msg->type == MSG_MASTER_MEMBERS && msg->members.term > core->term_max) {
+        core->term_max = msg->members.term; /* raised */
     }
 }
 
