@@ -9,8 +9,11 @@
  *   block    tokens [i * block_tokens, (i+1) * block_tokens) of a sequence; its bytes lie as mc_layout says
  *
  * Bit-equality. A prefill batch ends at an absolute multiple of MC_PREFILL_QUANTUM tokens, and the remainder of the
- * prompt is a batch of its own; import at most mc_reuse_tokens_max() of a prompt. Then, for one thread count, logits do
- * not depend on how much was imported. mc_engine_prefill() cuts batches so; callers give it the prompt's true end.
+ * prompt is a batch of its own; import at most mc_reuse_tokens_max() of a prompt. mc_engine_prefill() cuts batches so;
+ * callers give it the prompt's true end. Then, for one thread count,
+ *   - blocks made by prefill are the same bits whatever was imported and whatever else is in the context;
+ *   - logits do not depend on how much was imported; with one thread they do not depend on the other sequences of a step
+ *     either (with more, llama.cpp splits the attention of a step of one sequence, but not of several).
  *
  * Threads: one thread, the "engine thread", makes all calls on an engine, except those marked "any thread", which may
  * run at the same time as anything but close. Engine calls compute: they block for as long as that takes, bounded by one
@@ -106,7 +109,7 @@ MC_API const struct mc_engine_info *mc_engine_info(const struct mc_engine *engin
 /* ---- text and tokens: any thread ---- */
 
 enum mc_tokenize_flags {
-    MC_TOKENIZE_BOS = 1,     /* put the model's begin token in front, if it has one and wants it */
+    MC_TOKENIZE_BOS = 1,     /* put the model's begin token in front, if it wants one and the text does not begin with it */
     MC_TOKENIZE_SPECIAL = 2, /* text of control tokens ("<|im_start|>") becomes those tokens; never set for user text */
 };
 
@@ -130,7 +133,7 @@ struct mc_chat_message {
     const char *content; /* NUL-terminated UTF-8 */
 };
 /* The model's chat template applied to `messages`, with the assistant's opening behind it when `open_answer`. The result
- * is tokenised with MC_TOKENIZE_SPECIAL. Content that spells a control token is the caller's to refuse or accept.
+ * is tokenised with MC_TOKENIZE_BOS | MC_TOKENIZE_SPECIAL. Content that spells a control token is the caller's to refuse or accept.
  * Any thread. *length is the full length, also with MC_ETOOBIG (dst too small, undefined). Not NUL-terminated.
  *   MC_EINVAL  no messages or an unknown role     MC_ENOSUP  the model has no template (a base model: use completions) */
 MC_API enum mc_status mc_engine_chat(const struct mc_engine *engine, const struct mc_chat_message *messages,
