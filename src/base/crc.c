@@ -14,7 +14,8 @@ static const struct crc_ops *const backends[CRC_BACKENDS] = {
     [CRC_TABLE] = &crc_table_ops,
 #if defined(__x86_64__)
     [CRC_SSE42] = &crc_sse42_ops,
-    [CRC_VPCLMUL] = &crc_vpclmul_ops,
+    [CRC_VPCLMUL] = &crc_clmul_ops,
+    [CRC_VPCLMUL512] = &crc_clmul512_ops,
 #endif
 #if defined(__aarch64__)
     [CRC_ARMV8] = &crc_armv8_ops,
@@ -66,7 +67,9 @@ bool crc_backend_usable(enum crc_backend backend)
 
 const char *crc_backend_name(enum crc_backend backend)
 {
-    return backend == CRC_AUTO ? "auto" : backend < CRC_BACKENDS && backends[backend] ? backends[backend]->name : "none";
+    return backend == CRC_AUTO                           ? "auto"
+           : backend < CRC_BACKENDS && backends[backend] ? backends[backend]->name
+                                                         : "none";
 }
 
 bool crc_backend_force(enum crc_backend backend)

@@ -26,7 +26,7 @@ uint32_t crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t len_b);
 /* One bit at a time, from the definition: what the fast ones are compared with. */
 uint32_t crc32c_oracle(uint32_t crc, const void *data, size_t len);
 
-enum crc_backend { CRC_AUTO, CRC_TABLE, CRC_SSE42, CRC_VPCLMUL, CRC_ARMV8, CRC_BACKENDS };
+enum crc_backend { CRC_AUTO, CRC_TABLE, CRC_SSE42, CRC_VPCLMUL, CRC_VPCLMUL512, CRC_ARMV8, CRC_BACKENDS };
 
 /* Can this processor (and build) run it? CRC_AUTO and CRC_TABLE always. */
 bool crc_backend_usable(enum crc_backend backend);

@@ -43,8 +43,8 @@ static inline CRC_TARGET uint32_t hash8(uint32_t reg, uint8_t *to, const uint8_t
     return CRC_STEP8(reg, word);
 }
 
-static inline __attribute__((always_inline)) CRC_TARGET uint32_t three_way(uint32_t reg, uint8_t *to, const uint8_t *from,
-    size_t len, const uint32_t shift[4][256])
+static inline __attribute__((always_inline)) CRC_TARGET uint32_t three_way(
+    uint32_t reg, uint8_t *to, const uint8_t *from, size_t len, const uint32_t shift[4][256])
 {
     uint32_t r1 = 0, r2 = 0;
 
@@ -56,8 +56,8 @@ static inline __attribute__((always_inline)) CRC_TARGET uint32_t three_way(uint3
     return crc_shift(shift, crc_shift(shift, reg) ^ r1) ^ r2;
 }
 
-static inline __attribute__((always_inline)) CRC_TARGET uint32_t run(uint32_t reg, uint8_t *to, const uint8_t *from,
-    size_t len)
+static inline __attribute__((always_inline)) CRC_TARGET uint32_t run(
+    uint32_t reg, uint8_t *to, const uint8_t *from, size_t len)
 {
     size_t at = 0;
 

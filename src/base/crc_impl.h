@@ -17,7 +17,7 @@ struct crc_ops {
     uint32_t (*copy)(uint32_t reg, void *dst, const void *src, size_t len);
 };
 
-extern const struct crc_ops crc_table_ops, crc_sse42_ops, crc_vpclmul_ops, crc_armv8_ops;
+extern const struct crc_ops crc_table_ops, crc_sse42_ops, crc_clmul_ops, crc_clmul512_ops, crc_armv8_ops;
 
 /* a * b modulo the polynomial, bit-reflected: 1 is 0x80000000. */
 uint32_t crc_mul(uint32_t a, uint32_t b);

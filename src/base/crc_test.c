@@ -75,7 +75,8 @@ static void check_backend(enum crc_backend backend)
     for (int i = 0; i < 60; i++)
         check(rng_below(&rng, 64), 1 + rng_below(&rng, 64), rng_below(&rng, 70000), (uint32_t)rng_u64(&rng));
     for (int i = 0; i < 3; i++) /* long enough for streaming stores */
-        check(rng_below(&rng, 64), 1 + rng_below(&rng, 64), (4u << 20) + rng_below(&rng, 1000), (uint32_t)rng_u64(&rng));
+        check(
+            rng_below(&rng, 64), 1 + rng_below(&rng, 64), (4u << 20) + rng_below(&rng, 1000), (uint32_t)rng_u64(&rng));
 }
 
 static void test_table(void **state)
@@ -91,6 +92,11 @@ static void test_sse42(void **state)
 static void test_vpclmul(void **state)
 {
     check_backend(CRC_VPCLMUL);
+}
+
+static void test_vpclmul512(void **state)
+{
+    check_backend(CRC_VPCLMUL512);
 }
 
 static void test_armv8(void **state)
@@ -121,6 +127,7 @@ int main(void)
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_sse42),
         cmocka_unit_test(test_vpclmul),
+        cmocka_unit_test(test_vpclmul512),
         cmocka_unit_test(test_armv8),
         cmocka_unit_test(test_pieces),
     };

@@ -42,8 +42,8 @@ uint64_t hash64(const void *data, size_t len, uint64_t seed)
 {
     const uint8_t *at = data;
     uint64_t k0 = seed, k1 = hash_mix(seed + 0x9e3779b97f4a7c15ull), last = (uint64_t)len << 56;
-    uint64_t v[4] = {k0 ^ 0x736f6d6570736575ull, k1 ^ 0x646f72616e646f6dull, k0 ^ 0x6c7967656e657261ull,
-        k1 ^ 0x7465646279746573ull};
+    uint64_t v[4] = {
+        k0 ^ 0x736f6d6570736575ull, k1 ^ 0x646f72616e646f6dull, k0 ^ 0x6c7967656e657261ull, k1 ^ 0x7465646279746573ull};
     size_t words = len / 8;
 
     for (; words; words--, at += 8)

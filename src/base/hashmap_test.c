@@ -128,12 +128,12 @@ static void test_list(void **state)
     list_splice_back(&head, &other);
     list_splice_back(&head, &other);
     assert_true(list_empty(&other));
-    list_for_each(node, &head) assert_ptr_equal(node, &nodes[n++]);
+    list_for_each (node, &head)
+        assert_ptr_equal(node, &nodes[n++]);
     list_del(&nodes[2]);
     list_del(&nodes[2]);
     assert_false(list_linked(&nodes[2]));
-    list_for_each_safe(node, next, &head)
-    {
+    list_for_each_safe (node, next, &head) {
         list_del(node);
         n--;
     }

@@ -206,8 +206,8 @@ bool log_rate_pass(struct log_rate *rate, uint64_t interval_ms, uint64_t *suppre
 
     *suppressed = 0;
     /* Relaxed: the numbers guard nothing, two threads that race here cost one line more or less. */
-    if (now < next || !atomic_compare_exchange_strong_explicit(&rate->next_ns, &next, deadline_after_ms(now, interval_ms),
-                          memory_order_relaxed, memory_order_relaxed)) {
+    if (now < next || !atomic_compare_exchange_strong_explicit(&rate->next_ns, &next,
+                          deadline_after_ms(now, interval_ms), memory_order_relaxed, memory_order_relaxed)) {
         atomic_fetch_add_explicit(&rate->held, 1, memory_order_relaxed);
         return false;
     }

@@ -65,7 +65,8 @@ static void test_trace_and_errno(void **state)
     errno = ENOENT;
     log_warn("cannot open x: %m");
     assert_int_equal(errno, ENOENT);
-    assert_non_null(strstr(line(), "cannot open x: No such file or directory trace abababababababababababababababab\n"));
+    assert_non_null(
+        strstr(line(), "cannot open x: No such file or directory trace abababababababababababababababab\n"));
     assert_memory_equal(log_trace(), trace, 16);
     log_set_trace(NULL);
     log_warn("x");

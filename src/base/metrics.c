@@ -26,8 +26,8 @@
 #define VALUE_MAX    128
 #define BOUNDS_MAX   64
 
-static const double seconds_buckets[] = {
-    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 0};
+static const double seconds_buckets[] = {50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1,
+    0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 0};
 
 struct metric_cell {
     struct list link;
@@ -134,8 +134,7 @@ static __attribute__((unused)) bool row_is_good(const struct metric_row *row)
 
 static struct metric *family_find(struct metrics *metrics, const char *name)
 {
-    list_for_each(node, &metrics->families)
-    {
+    list_for_each (node, &metrics->families) {
         struct metric *metric = list_entry(node, struct metric, link);
 
         if (strcmp(metric->row->name, name) == 0)
@@ -151,7 +150,8 @@ static struct metric *family_create(struct metrics *metrics, const struct metric
     if (!metric)
         return NULL;
     assert(row_is_good(row));
-    *metric = (struct metric){.metrics = metrics, .row = row, .cells_max = row->sets_max ? row->sets_max : SETS_DEFAULT};
+    *metric =
+        (struct metric){.metrics = metrics, .row = row, .cells_max = row->sets_max ? row->sets_max : SETS_DEFAULT};
     list_init(&metric->cells);
     while (metric->label_count < METRIC_LABELS_MAX && row->labels[metric->label_count])
         metric->label_count++;
@@ -215,8 +215,7 @@ static struct metric_cell *cell_create(struct metric *metric, const char *const 
 
 static struct metric_cell *cell_find(struct metric *metric, const char *const *values)
 {
-    list_for_each(node, &metric->cells)
-    {
+    list_for_each (node, &metric->cells) {
         struct metric_cell *cell = list_entry(node, struct metric_cell, link);
 
         if (cell_is(cell, values))
@@ -289,8 +288,8 @@ static void add_double(_Atomic uint64_t *number, double delta)
 {
     uint64_t bits = load(number);
 
-    while (!atomic_compare_exchange_weak_explicit(number, &bits, as_bits(as_double(bits) + delta), memory_order_relaxed,
-        memory_order_relaxed))
+    while (!atomic_compare_exchange_weak_explicit(
+        number, &bits, as_bits(as_double(bits) + delta), memory_order_relaxed, memory_order_relaxed))
         ;
 }
 
@@ -485,15 +484,15 @@ static void expose_family(struct buf *out, const struct metric *metric)
     buf_printf(out, "# HELP %s ", metric->row->name);
     put_escaped(out, metric->row->help, false);
     buf_printf(out, "\n# TYPE %s %s\n", metric->row->name, types[metric->row->type]);
-    list_for_each(node, &metric->cells) expose_cell(out, list_entry(node, struct metric_cell, link));
+    list_for_each (node, &metric->cells)
+        expose_cell(out, list_entry(node, struct metric_cell, link));
 }
 
 /* Outside of the lock, because collectors add cells. They themselves are added and removed only at set-up and tear-down, by the
  * thread that also serves the exposition; see metrics.h. */
 static void collect(struct metrics *metrics)
 {
-    list_for_each_safe(node, next, &metrics->collectors)
-    {
+    list_for_each_safe (node, next, &metrics->collectors) {
         struct collector *collector = list_entry(node, struct collector, link);
 
         collector->fn(collector->arg);
@@ -506,7 +505,8 @@ void metrics_expose(struct metrics *metrics, struct buf *out)
         return;
     collect(metrics);
     pthread_mutex_lock(&metrics->lock);
-    list_for_each(node, &metrics->families) expose_family(out, list_entry(node, struct metric, link));
+    list_for_each (node, &metrics->families)
+        expose_family(out, list_entry(node, struct metric, link));
     pthread_mutex_unlock(&metrics->lock);
 }
 
@@ -527,8 +527,7 @@ void metrics_collector_remove(struct metrics *metrics, metrics_collect_fn *fn, v
     if (!metrics)
         return;
     pthread_mutex_lock(&metrics->lock);
-    list_for_each_safe(node, next, &metrics->collectors)
-    {
+    list_for_each_safe (node, next, &metrics->collectors) {
         struct collector *collector = list_entry(node, struct collector, link);
 
         if (collector->fn != fn || collector->arg != arg)
@@ -557,11 +556,11 @@ void metrics_visit(struct metrics *metrics, metrics_visit_fn *fn, void *arg)
     if (!metrics)
         return;
     pthread_mutex_lock(&metrics->lock);
-    list_for_each(f, &metrics->families)
-    {
+    list_for_each (f, &metrics->families) {
         struct metric *metric = list_entry(f, struct metric, link);
 
-        list_for_each(c, &metric->cells) visit_cell(list_entry(c, struct metric_cell, link), fn, arg);
+        list_for_each (c, &metric->cells)
+            visit_cell(list_entry(c, struct metric_cell, link), fn, arg);
     }
     pthread_mutex_unlock(&metrics->lock);
 }

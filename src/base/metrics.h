@@ -35,8 +35,9 @@ struct metric_row {
     const char *help;
     const char *labels[METRIC_LABELS_MAX]; /* names; unused ones NULL */
     unsigned sets_max;                     /* 0 = 64 */
-    double scale;          /* counters are whole numbers; exposed as value * scale (1e-9 for nanoseconds). 0 = 1 */
-    const double *buckets; /* histogram: ascending upper bounds, ended by 0; NULL = 50 us .. 100 s in steps of 1-2.5-5 */
+    double scale; /* counters are whole numbers; exposed as value * scale (1e-9 for nanoseconds). 0 = 1 */
+    const double
+        *buckets; /* histogram: ascending upper bounds, ended by 0; NULL = 50 us .. 100 s in steps of 1-2.5-5 */
 };
 
 struct metrics;
@@ -89,8 +90,8 @@ void metrics_expose(struct metrics *metrics, struct buf *out);
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 /* Every sample (histograms as _count and _sum), without the collectors being run. Strings lent for the call. */
-typedef void metrics_visit_fn(void *arg, const struct metric_row *row, const char *suffix, const char *const *values,
-    double value);
+typedef void metrics_visit_fn(
+    void *arg, const struct metric_row *row, const char *suffix, const char *const *values, double value);
 void metrics_visit(struct metrics *metrics, metrics_visit_fn *fn, void *arg);
 
 #endif

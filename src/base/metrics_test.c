@@ -11,11 +11,12 @@
 #include "base/metrics.h"
 
 static const double size_buckets[] = {1024, 1048576, 0};
-static const struct metric_row misses_row = {"mooncake_misses_total", METRIC_COUNTER, "Gets that found\nnothing.",
-    {"tier", "reason"}, .sets_max = 3};
+static const struct metric_row misses_row = {
+    "mooncake_misses_total", METRIC_COUNTER, "Gets that found\nnothing.", {"tier", "reason"}, .sets_max = 3};
 static const struct metric_row busy_row = {"mooncake_busy_seconds_total", METRIC_COUNTER, "Time.", .scale = 1e-9};
 static const struct metric_row level_row = {"mooncake_level_bytes", METRIC_GAUGE, "Level."};
-static const struct metric_row size_row = {"mooncake_size_bytes", METRIC_HISTOGRAM, "Sizes.", {"op"}, .buckets = size_buckets};
+static const struct metric_row size_row = {
+    "mooncake_size_bytes", METRIC_HISTOGRAM, "Sizes.", {"op"}, .buckets = size_buckets};
 static const struct metric_row time_row = {"mooncake_time_seconds", METRIC_HISTOGRAM, "Times."};
 
 static struct metrics *metrics;
@@ -37,7 +38,8 @@ static int teardown(void **state)
 
 static void test_exposition(void **state)
 {
-    struct metric_cell *cell = metric_cell(metrics_add(metrics, &misses_row), (const char *const[]){"dram", "a\"\\\nb"});
+    struct metric_cell *cell =
+        metric_cell(metrics_add(metrics, &misses_row), (const char *const[]){"dram", "a\"\\\nb"});
     struct metric_cell *sizes = metric_with(metrics_add(metrics, &size_row), "get");
 
     metric_add(cell, 1);

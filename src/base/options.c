@@ -178,7 +178,8 @@ struct source {
 
 static enum mc_status list_add(struct options *options, struct opt_entry *entry, const char *text, size_t len)
 {
-    struct opt_list *list = entry->target ? (struct opt_list *)(void *)((char *)entry->target + entry->row->offset) : NULL;
+    struct opt_list *list =
+        entry->target ? (struct opt_list *)(void *)((char *)entry->target + entry->row->offset) : NULL;
     const char **items;
 
     if (entry->item_count == ITEMS_MAX)
@@ -211,7 +212,8 @@ static enum mc_status list_join(struct options *options, struct opt_entry *entry
 }
 
 /* One item per use on the command line; elsewhere split at commas. */
-static enum mc_status apply_list(struct options *options, struct opt_entry *entry, const char *text, const struct source *source)
+static enum mc_status apply_list(
+    struct options *options, struct opt_entry *entry, const char *text, const struct source *source)
 {
     enum mc_status status = MC_OK;
     bool more = true;
@@ -233,8 +235,8 @@ static enum mc_status apply_list(struct options *options, struct opt_entry *entr
     return status == MC_OK ? list_join(options, entry) : status;
 }
 
-static enum mc_status apply(struct options *options, struct opt_entry *entry, const char *text, const struct source *source,
-    struct buf *message)
+static enum mc_status apply(struct options *options, struct opt_entry *entry, const char *text,
+    const struct source *source, struct buf *message)
 {
     enum mc_status status;
     struct buf why;
@@ -339,7 +341,8 @@ static enum mc_status unknown_in_file(struct options *options, const char *where
     return MC_EINVAL;
 }
 
-static enum mc_status config_line(struct options *options, const char *path, unsigned number, char *line, struct buf *message)
+static enum mc_status config_line(
+    struct options *options, const char *path, unsigned number, char *line, struct buf *message)
 {
     struct source source = {OPT_FROM_FILE, NULL};
     struct opt_entry *entry;
@@ -377,7 +380,8 @@ static enum mc_status config_line(struct options *options, const char *path, uns
     return apply(options, entry, unquote(trim(equals + 1)), &source, message);
 }
 
-static enum mc_status config_text(struct options *options, const char *path, char *text, size_t len, struct buf *message)
+static enum mc_status config_text(
+    struct options *options, const char *path, char *text, size_t len, struct buf *message)
 {
     unsigned number = 0;
     char *line = text, *end = text + len;
@@ -405,8 +409,8 @@ enum mc_status options_read_file(void *arg, const char *path, char **text, size_
     return path_read(path, CONFIG_FILE_MAX, text, len);
 }
 
-static enum mc_status apply_config(struct options *options, const struct options_input *input, const char *path,
-    struct buf *message)
+static enum mc_status apply_config(
+    struct options *options, const struct options_input *input, const char *path, struct buf *message)
 {
     enum mc_status status;
     char *text;
@@ -523,7 +527,8 @@ static enum mc_status unknown_option(struct line *line, const char *name, const 
 static enum mc_status assign(struct line *line, struct opt_entry *entry, const char *value)
 {
     if (!entry->target) {
-        buf_printf(line->message, "option --%s belongs to another command than %s\n", entry->row->name, line->options->command);
+        buf_printf(line->message, "option --%s belongs to another command than %s\n", entry->row->name,
+            line->options->command);
         return MC_EINVAL;
     }
     if (entry->row == &config_row)

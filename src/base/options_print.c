@@ -9,7 +9,12 @@
 #define WIDTH_MAX   100
 
 static const char *const type_names[] = {
-    [OPT_STRING] = "TEXT", [OPT_INT] = "N", [OPT_SIZE] = "SIZE", [OPT_MS] = "TIME", [OPT_FLOAT] = "NUMBER", [OPT_LIST] = "ITEM",
+    [OPT_STRING] = "TEXT",
+    [OPT_INT] = "N",
+    [OPT_SIZE] = "SIZE",
+    [OPT_MS] = "TIME",
+    [OPT_FLOAT] = "NUMBER",
+    [OPT_LIST] = "ITEM",
 };
 
 void opt_value_name(const struct opt_row *row, struct buf *out)
@@ -120,8 +125,8 @@ static bool opens_group(const struct options *options, size_t at)
 }
 
 /* Calls fn for each shown row, group by group; first is true for the first of a group. "General" (--config) comes last. */
-static void each_by_group(const struct options *options, void (*fn)(void *arg, const struct opt_entry *entry, bool first),
-    void *arg)
+static void each_by_group(
+    const struct options *options, void (*fn)(void *arg, const struct opt_entry *entry, bool first), void *arg)
 {
     for (size_t turn = 0; turn < 2; turn++)
         for (size_t i = 0; i < options->count; i++) {

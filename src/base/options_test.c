@@ -24,7 +24,8 @@ static const char *const modes[] = {"fast", "safe", "auto", NULL};
 static const struct opt_row rows[] = {
     {"memory", OPT_SIZE, offsetof(struct opts, memory), "1G", .min = 1 << 20, .max = 1ull << 40, .group = "Store",
         .help = "memory given to the cache", .short_name = 'm'},
-    {"lease-ttl", OPT_MS, offsetof(struct opts, ttl), "5s", .min = 1, .group = "Store", .help = "how long a promise holds"},
+    {"lease-ttl", OPT_MS, offsetof(struct opts, ttl), "5s", .min = 1, .group = "Store",
+        .help = "how long a promise holds"},
     {"count", OPT_INT, offsetof(struct opts, count), "-3", .min = -10, .max = 10, .help = "a number"},
     {"ratio", OPT_FLOAT, offsetof(struct opts, ratio), "0.5", .max = 1, .help = "a ratio"},
     {"prefault", OPT_BOOL, offsetof(struct opts, prefault), "yes", .help = "touch all memory"},
@@ -123,9 +124,11 @@ static void test_command_line(void **state)
 
 static void test_order_of_sources(void **state)
 {
-    const char *const env[] = {"MOONCAKE_MEMORY=3G", "MOONCAKE_LEASE_TTL=3s", "MOONCAKE_PEER=e1,,e2", "PATH=/bin", NULL};
+    const char *const env[] = {
+        "MOONCAKE_MEMORY=3G", "MOONCAKE_LEASE_TTL=3s", "MOONCAKE_PEER=e1,,e2", "PATH=/bin", NULL};
 
-    config_file = "# a comment\nmemory = 2G\nlease-ttl = 2s   # why\ncount=2\r\n\n listen = \"a # b\"\npeer = c\nweb-port = 1\n";
+    config_file =
+        "# a comment\nmemory = 2G\nlease-ttl = 2s   # why\ncount=2\r\n\n listen = \"a # b\"\npeer = c\nweb-port = 1\n";
     assert_int_equal(parse(ARGV("--config", "node.conf", "--memory=4G"), env), MC_OK);
     assert_true(opts.memory == 4ull << 30);
     assert_int_equal(opts.ttl, 3000);
@@ -186,7 +189,8 @@ static void test_mistakes_in_the_file(void **state)
 static void test_environment(void **state)
 {
     bad(NONE, ARGV("MOONCAKE_MEMORY=1"), "MOONCAKE_MEMORY: 1 is out of range: must be from 1M to 1T\n");
-    assert_int_equal(parse(NONE, ARGV("MOONCAKE_MEMROY=1G", "MOONCAKE_WEB_PORT=5", "MOONCAKE_=x", "MOONCAKE_FOO")), MC_OK);
+    assert_int_equal(
+        parse(NONE, ARGV("MOONCAKE_MEMROY=1G", "MOONCAKE_WEB_PORT=5", "MOONCAKE_=x", "MOONCAKE_FOO")), MC_OK);
     assert_string_equal(buf_cstr(&message), "unknown variable MOONCAKE_MEMROY; did you mean MOONCAKE_MEMORY?\n");
 }
 
@@ -199,15 +203,17 @@ static void test_help(void **state)
     assert_true(options_help_wanted(options));
     options_print_help(options, &out, 70);
     assert_non_null(strstr(buf_cstr(&out), "usage: mooncake node [options] [FILE...]\n"));
-    assert_non_null(strstr(buf_cstr(&out), "\nStore:\n  -m, --memory SIZE           memory given to the cache (from 1M to\n"
-                                           "                              1T, default 1G)\n"));
+    assert_non_null(
+        strstr(buf_cstr(&out), "\nStore:\n  -m, --memory SIZE           memory given to the cache (from 1M to\n"
+                               "                              1T, default 1G)\n"));
     assert_non_null(strstr(buf_cstr(&out), "--mode fast|safe|auto"));
     assert_non_null(strstr(buf_cstr(&out), "--[no-]prefault"));
     for (const char *line = buf_cstr(&out); *line; line = strchr(line, '\n') + 1)
         assert_true(strcspn(line, "\n") <= 90);
     buf_reset(&out);
     options_print_markdown(options, &out);
-    assert_non_null(strstr(buf_cstr(&out), "| `--memory` | SIZE | `1G` | `MOONCAKE_MEMORY` | memory given to the cache (from 1M to 1T) |"));
+    assert_non_null(strstr(buf_cstr(&out),
+        "| `--memory` | SIZE | `1G` | `MOONCAKE_MEMORY` | memory given to the cache (from 1M to 1T) |"));
     assert_non_null(strstr(buf_cstr(&out), "fast\\|safe\\|auto"));
     buf_fini(&out);
 }
@@ -244,8 +250,8 @@ static void test_units(void **state)
     static const struct {
         const char *text;
         uint64_t bytes;
-    } good[] = {{"0", 0}, {"4096", 4096}, {"64K", 65536}, {"64 KiB", 65536}, {"1.5g", 3ull << 29}, {"16TiB", 1ull << 44},
-        {"12b", 12}, {"18446744073709551615", UINT64_MAX}};
+    } good[] = {{"0", 0}, {"4096", 4096}, {"64K", 65536}, {"64 KiB", 65536}, {"1.5g", 3ull << 29},
+        {"16TiB", 1ull << 44}, {"12b", 12}, {"18446744073709551615", UINT64_MAX}};
     static const char *const wrong[] = {"", "K", "-1", "1KK", "1.K", "1e3", "0x10", " 1"};
     uint64_t value;
     char text[24];

@@ -15,11 +15,24 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-    {"T", 1ull << 40}, {"G", 1ull << 30}, {"M", 1ull << 20}, {"K", 1ull << 10}, {"", 1},
-    {"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"B", 1},
+    {"T", 1ull << 40},
+    {"G", 1ull << 30},
+    {"M", 1ull << 20},
+    {"K", 1ull << 10},
+    {"", 1},
+    {"TiB", 1ull << 40},
+    {"GiB", 1ull << 30},
+    {"MiB", 1ull << 20},
+    {"KiB", 1ull << 10},
+    {"B", 1},
 };
 static const struct unit time_units[] = {
-    {"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}, {"", 1},
+    {"d", 86400000},
+    {"h", 3600000},
+    {"m", 60000},
+    {"s", 1000},
+    {"ms", 1},
+    {"", 1},
 };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -166,8 +179,13 @@ static void *field(const struct opt_row *row, void *target)
 void opt_clear(const struct opt_row *row, void *target)
 {
     static const size_t sizes[] = {
-        [OPT_STRING] = sizeof(const char *), [OPT_INT] = sizeof(int64_t), [OPT_SIZE] = sizeof(uint64_t),
-        [OPT_MS] = sizeof(uint64_t), [OPT_BOOL] = sizeof(bool), [OPT_FLOAT] = sizeof(double), [OPT_ENUM] = sizeof(int),
+        [OPT_STRING] = sizeof(const char *),
+        [OPT_INT] = sizeof(int64_t),
+        [OPT_SIZE] = sizeof(uint64_t),
+        [OPT_MS] = sizeof(uint64_t),
+        [OPT_BOOL] = sizeof(bool),
+        [OPT_FLOAT] = sizeof(double),
+        [OPT_ENUM] = sizeof(int),
         [OPT_LIST] = sizeof(struct opt_list),
     };
 
@@ -201,7 +219,7 @@ static enum mc_status store_unit(const struct opt_row *row, void *target, const 
 
     if (status != MC_OK) {
         buf_printf(why, "'%s' %s", text,
-            status == MC_ETOOBIG     ? "is too large"
+            status == MC_ETOOBIG    ? "is too large"
             : row->type == OPT_SIZE ? "is not a size (write 4096, 64K, 512M, 8G or 2T)"
                                     : "is not a time (write 250ms, 2s, 5m or 1h)");
         return MC_EINVAL;

@@ -230,7 +230,8 @@ enum mc_status addr_resolve(const struct addr *addr, struct sockaddr_storage *ou
         in->sin_family = AF_INET;
         in->sin_port = htons(addr->port);
         *len = sizeof(*in);
-        return inet_pton(AF_INET, addr->kind == ADDR_IP4 ? addr->host : "127.0.0.1", &in->sin_addr) == 1 ? MC_OK : MC_EINVAL;
+        return inet_pton(AF_INET, addr->kind == ADDR_IP4 ? addr->host : "127.0.0.1", &in->sin_addr) == 1 ? MC_OK
+                                                                                                         : MC_EINVAL;
     }
     return resolve_name(addr, out, len);
 }

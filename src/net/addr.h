@@ -17,7 +17,7 @@
 
 enum addr_kind { ADDR_IP4, ADDR_IP6, ADDR_NAME, ADDR_UNIX };
 
-#define ADDR_HOST_MAX 253              /* longest DNS name */
+#define ADDR_HOST_MAX 253                  /* longest DNS name */
 #define ADDR_TEXT_MAX (ADDR_HOST_MAX + 10) /* of addr_format, with the NUL */
 
 struct addr {

@@ -69,15 +69,15 @@ struct conn_ops {
     void (*on_close)(struct conn *conn, enum mc_status status);
 };
 
-struct conn_limits { /* 0 = default */
-    uint32_t body_max;         /* FRAME_BODY_MAX */
-    uint64_t payload_max;      /* 64 GiB */
-    uint32_t credits;          /* 1024: requests of the peer in flight here; it is told in the handshake */
-    size_t queue_max;          /* 4 MiB: headers and bodies waiting to be sent; borrowed payload counts 64 B a span */
-    uint32_t handshake_ms;     /* 2000 */
-    uint32_t keepalive_ms;     /* 10000: TCP_USER_TIMEOUT, and a dead peer is noticed about that late without traffic */
-    uint32_t linger_ms;        /* 1000: how long conn_close() tries to send what is queued */
-    uint32_t socket_buffer;    /* 0 = let the kernel tune */
+struct conn_limits {        /* 0 = default */
+    uint32_t body_max;      /* FRAME_BODY_MAX */
+    uint64_t payload_max;   /* 64 GiB */
+    uint32_t credits;       /* 1024: requests of the peer in flight here; it is told in the handshake */
+    size_t queue_max;       /* 4 MiB: headers and bodies waiting to be sent; borrowed payload counts 64 B a span */
+    uint32_t handshake_ms;  /* 2000 */
+    uint32_t keepalive_ms;  /* 10000: TCP_USER_TIMEOUT, and a dead peer is noticed about that late without traffic */
+    uint32_t linger_ms;     /* 1000: how long conn_close() tries to send what is queued */
+    uint32_t socket_buffer; /* 0 = let the kernel tune */
 };
 
 struct conn_opts {
@@ -90,7 +90,8 @@ struct conn_opts {
 
 /* Start connecting. MC_OK: on_ready or on_close will follow. MC_EINVAL, MC_ENOMEM, MC_ESYS (logged): neither will. Names are
  * resolved on a helper thread. */
-enum mc_status conn_connect(struct loop *loop, const struct addr *addr, const struct conn_opts *opts, struct conn **out);
+enum mc_status conn_connect(
+    struct loop *loop, const struct addr *addr, const struct conn_opts *opts, struct conn **out);
 
 /* The same over a connected stream socket (given) - socketpair(2) in tests, inherited descriptors. dialer: we say HELLO. */
 enum mc_status conn_adopt(struct loop *loop, int fd, bool dialer, const struct conn_opts *opts, struct conn **out);
@@ -133,12 +134,12 @@ struct conn_span {
 
 struct conn_msg {
     uint16_t type;
-    uint32_t flags;        /* enum frame_flags */
-    enum mc_status status; /* of a reply */
-    uint64_t request;      /* 0 = no answer wanted */
-    const uint8_t *trace;  /* 16 bytes or NULL */
-    uint64_t deadline_ns;  /* absolute on our clock; 0 means DEADLINE_NONE */
-    struct slice body;     /* copied */
+    uint32_t flags;                /* enum frame_flags */
+    enum mc_status status;         /* of a reply */
+    uint64_t request;              /* 0 = no answer wanted */
+    const uint8_t *trace;          /* 16 bytes or NULL */
+    uint64_t deadline_ns;          /* absolute on our clock; 0 means DEADLINE_NONE */
+    struct slice body;             /* copied */
     const struct conn_span *spans; /* the array is copied, the memory borrowed until `sent` */
     size_t span_count;
     conn_source_fn *source; /* or: pieces on demand, payload_len bytes in all */
@@ -223,8 +224,8 @@ struct listener_opts {
 
 /* Listen. Unix sockets: the directory must be private to us (0700), a stale socket file is replaced, peers of other users are
  * refused. MC_OK, MC_EINVAL, MC_EEXIST (address in use; logged), MC_EPERM, MC_ESYS (logged). */
-enum mc_status conn_listen(struct loop *loop, const struct addr *addr, const struct listener_opts *opts,
-    struct listener **out);
+enum mc_status conn_listen(
+    struct loop *loop, const struct addr *addr, const struct listener_opts *opts, struct listener **out);
 
 /* Stop listening; accepted connections stay. */
 void listener_close(struct listener *listener);

@@ -18,9 +18,9 @@
 
 #define RX_SIZE     (64u << 10)
 #define FDS_MAX     8
-#define SPAN_COST   64    /* what a borrowed span counts against the queue limit */
-#define INLINE_BODY 448   /* outs with bodies up to this are kept for reuse */
-#define SPARE_MAX   32    /* so many of them */
+#define SPAN_COST   64  /* what a borrowed span counts against the queue limit */
+#define INLINE_BODY 448 /* outs with bodies up to this are kept for reuse */
+#define SPARE_MAX   32  /* so many of them */
 
 enum conn_state { CONN_CONNECTING, CONN_HANDSHAKE, CONN_READY, CONN_CLOSING, CONN_CLOSED };
 
@@ -95,7 +95,7 @@ struct conn {
     struct frame frame;
     uint8_t *body_mem;
     size_t body_cap, body_got;
-    bool in_payload; /* on_payload_end is owed for `frame` */
+    bool in_payload;      /* on_payload_end is owed for `frame` */
     uint64_t payload_off; /* start of the current piece */
     struct piece piece;
     uint32_t piece_got, piece_crc;
@@ -148,8 +148,8 @@ void conn_refused(struct conn *conn, const struct frame *frame); /* by the peer 
 
 /* conn_send.c */
 enum mc_status conn_queue(struct conn *conn, const struct conn_msg *msg, int fd, bool internal);
-void conn_write(struct conn *conn);      /* write what can be written; may fail the connection */
-void conn_tell_sent(struct conn *conn);  /* run `sent` callbacks of finished outs */
+void conn_write(struct conn *conn);     /* write what can be written; may fail the connection */
+void conn_tell_sent(struct conn *conn); /* run `sent` callbacks of finished outs */
 void conn_send_fail_all(struct conn *conn, enum mc_status status);
 void conn_send_fini(struct conn *conn);
 void conn_want_update(struct conn *conn);

@@ -200,8 +200,8 @@ static void listener_free(struct listener *listener)
     free(listener);
 }
 
-enum mc_status conn_listen(struct loop *loop, const struct addr *addr, const struct listener_opts *opts,
-    struct listener **out)
+enum mc_status conn_listen(
+    struct loop *loop, const struct addr *addr, const struct listener_opts *opts, struct listener **out)
 {
     struct listener *listener;
     enum mc_status status;

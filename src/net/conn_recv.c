@@ -24,10 +24,10 @@
 #include "base/log.h"
 #include "net/conn_impl.h"
 
-#define TURN_BYTES  (2u << 20)  /* read so much, then others get their turn */
-#define DIRECT_MIN  4096        /* less than this is not worth a system call of its own */
-#define BODY_KEEP   (256u << 10) /* a larger body_mem is freed after use */
-#define PING_MAX    64
+#define TURN_BYTES     (2u << 20)   /* read so much, then others get their turn */
+#define DIRECT_MIN     4096         /* less than this is not worth a system call of its own */
+#define BODY_KEEP      (256u << 10) /* a larger body_mem is freed after use */
+#define PING_MAX       64
 #define HELLO_BODY_MAX 8192
 
 static bool may_go_on(const struct conn *conn)
@@ -159,8 +159,8 @@ static void data_from_buffer(struct conn *conn)
 
 static bool counts_as_request(const struct frame *frame)
 {
-    return frame->request != 0 && !(frame->flags & FRAME_REPLY) && frame->type != MSG_CANCEL && frame->type != MSG_PING &&
-           frame->type != MSG_FD;
+    return frame->request != 0 && !(frame->flags & FRAME_REPLY) && frame->type != MSG_CANCEL &&
+           frame->type != MSG_PING && frame->type != MSG_FD;
 }
 
 static void on_ping(struct conn *conn, const struct frame *frame)
@@ -259,8 +259,8 @@ static void header_complete(struct conn *conn)
 {
     bool handshake = conn->state == CONN_HANDSHAKE;
     const char *bad;
-    enum mc_status status = frame_decode(conn->rx + conn->rx_at, handshake ? HELLO_BODY_MAX : conn->limits.body_max,
-        &conn->frame, &bad);
+    enum mc_status status =
+        frame_decode(conn->rx + conn->rx_at, handshake ? HELLO_BODY_MAX : conn->limits.body_max, &conn->frame, &bad);
 
     conn->rx_at += FRAME_HEADER_SIZE;
     if (status == MC_OK && conn->frame.payload_len > (handshake ? 0 : conn->limits.payload_max)) {
@@ -305,8 +305,8 @@ static bool eat_body(struct conn *conn)
 static void eat_piece_header(struct conn *conn)
 {
     const char *bad;
-    enum mc_status status = piece_decode(conn->rx + conn->rx_at, conn->frame.payload_len - conn->payload_off, &conn->piece,
-        &bad);
+    enum mc_status status =
+        piece_decode(conn->rx + conn->rx_at, conn->frame.payload_len - conn->payload_off, &conn->piece, &bad);
 
     conn->rx_at += PIECE_HEADER_SIZE;
     if (status != MC_OK) {

@@ -131,7 +131,8 @@ static uint64_t payload_length(const struct conn_msg *msg)
     return len;
 }
 
-static enum mc_status may_queue(struct conn *conn, const struct conn_msg *msg, uint64_t payload_len, size_t cost, bool internal)
+static enum mc_status may_queue(
+    struct conn *conn, const struct conn_msg *msg, uint64_t payload_len, size_t cost, bool internal)
 {
     uint32_t body_max = conn->peer.body_max ? conn->peer.body_max : FRAME_BODY_MAX;
 
@@ -250,8 +251,7 @@ static void gather_piece(struct gather *g, const struct out *out)
 static void gather_all(struct conn *conn, struct gather *g)
 {
     *g = (struct gather){.fd = -1};
-    list_for_each(node, &conn->queue)
-    {
+    list_for_each (node, &conn->queue) {
         struct out *out = list_entry(node, struct out, link);
 
         if (out->fd >= 0) {
@@ -461,7 +461,8 @@ void conn_reply_unknown(struct conn *conn, const struct frame *frame)
 {
     struct conn_msg msg;
 
-    log_every_ms(LOG_LEVEL_WARN, 1000, "peer %s sent message type 0x%04x, which is not known here", conn->name, frame->type);
+    log_every_ms(
+        LOG_LEVEL_WARN, 1000, "peer %s sent message type 0x%04x, which is not known here", conn->name, frame->type);
     if (frame->request == 0 || frame->flags & FRAME_REPLY)
         return;
     reply_msg(&msg, frame, MC_ENOSUP, slice_of(NULL, 0));
@@ -493,8 +494,7 @@ void conn_drop_queued(struct conn *conn, enum mc_status status)
     bool dropped = false;
 
     assert(status < 0);
-    list_for_each_safe(node, next, &conn->queue)
-    {
+    list_for_each_safe (node, next, &conn->queue) {
         struct out *out = list_entry(node, struct out, link);
 
         if (out->head_sent > 0)

@@ -37,7 +37,7 @@ struct side {
     enum mc_status payload_status;
     bool payload_body_ok; /* the body was still the same at the end of the payload */
 
-    uint8_t *dst; /* where payload goes, NULL = thrown away */
+    uint8_t *dst;             /* where payload goes, NULL = thrown away */
     size_t dst_len, dst_step; /* dst_step: give at most so much per question */
     uint64_t asked_max;
     unsigned abort_after; /* abort when so many pieces have come */
@@ -410,8 +410,13 @@ static void test_handshake_timeout(void **state)
 static void exchange(size_t body_len)
 {
     uint8_t *body = random_bytes(body_len + 1), trace[TRACE_SIZE] = {1, 2, 3};
-    struct conn_msg msg = {.type = 0x7001, .request = 99, .trace = trace, .body = {body, body_len},
-        .deadline_ns = now_ns() + 5 * NS_PER_S, .sent = on_sent, .sent_arg = &client};
+    struct conn_msg msg = {.type = 0x7001,
+        .request = 99,
+        .trace = trace,
+        .body = {body, body_len},
+        .deadline_ns = now_ns() + 5 * NS_PER_S,
+        .sent = on_sent,
+        .sent_arg = &client};
 
     client.frames = server.frames = client.sent = 0;
     assert_int_equal(conn_send(client.conn, &msg), MC_OK);
@@ -489,8 +494,13 @@ static void test_ping_and_unknown(void **state)
 
 static void send_spans(const struct conn_span *spans, size_t count)
 {
-    struct conn_msg msg = {.type = 0x7002, .request = 1, .body = slice_str("the body"), .spans = spans,
-        .span_count = count, .sent = on_sent, .sent_arg = &client};
+    struct conn_msg msg = {.type = 0x7002,
+        .request = 1,
+        .body = slice_str("the body"),
+        .spans = spans,
+        .span_count = count,
+        .sent = on_sent,
+        .sent_arg = &client};
 
     client.sent = server.payload_ends = server.pieces = server.frames = 0;
     server.echo = false;
@@ -611,8 +621,12 @@ static enum mc_status next_piece(void *arg, uint64_t off, size_t max, struct con
 static void source_run(uint64_t fail_at, enum mc_status expect)
 {
     struct source source = {.bytes = random_bytes(100000), .fail_at = fail_at};
-    struct conn_msg msg = {.type = 0x7002, .source = next_piece, .source_arg = &source, .payload_len = 100000,
-        .sent = on_sent, .sent_arg = &client};
+    struct conn_msg msg = {.type = 0x7002,
+        .source = next_piece,
+        .source_arg = &source,
+        .payload_len = 100000,
+        .sent = on_sent,
+        .sent_arg = &client};
 
     open_tcp();
     give_dst(&server, 100000);
@@ -984,7 +998,7 @@ static void test_unix_stale_socket_is_replaced(void **state)
 struct stress {
     struct rng rng;
     struct conn *conn;
-    uint64_t sent, received;      /* frames */
+    uint64_t sent, received;       /* frames */
     uint64_t send_seed, recv_seed; /* both sides draw the same bytes */
     uint8_t *payload, *dst, *expect;
     size_t payload_len;
@@ -1115,11 +1129,17 @@ static void stress_run(int domain, uint64_t seed)
     print_message("seed %llu\n", (unsigned long long)seed);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
     for (int i = 0; i < 2; i++) {
-        struct conn_opts opts = {.self = &hello, .ops = &stress_ops, .user = &ends[i],
+        struct conn_opts opts = {.self = &hello,
+            .ops = &stress_ops,
+            .user = &ends[i],
             .limits = {.socket_buffer = 20000, .queue_max = 300000}};
 
-        ends[i] = (struct stress){.payload_free = true, .send_seed = (uint64_t)i << 32, .recv_seed = (uint64_t)!i << 32,
-            .payload = malloc(STRESS_PAYLOAD), .dst = malloc(STRESS_PAYLOAD), .expect = malloc(STRESS_PAYLOAD)};
+        ends[i] = (struct stress){.payload_free = true,
+            .send_seed = (uint64_t)i << 32,
+            .recv_seed = (uint64_t)!i << 32,
+            .payload = malloc(STRESS_PAYLOAD),
+            .dst = malloc(STRESS_PAYLOAD),
+            .expect = malloc(STRESS_PAYLOAD)};
         rng_seed(&ends[i].rng, seed + (uint64_t)i);
         assert_int_equal(conn_adopt(loop, fds[i], i == 0, &opts, &ends[i].conn), MC_OK);
     }

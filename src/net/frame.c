@@ -31,7 +31,8 @@ void frame_encode(const struct frame *frame, uint8_t out[FRAME_HEADER_SIZE])
     memcpy(out, &wire, sizeof(wire));
 }
 
-enum mc_status frame_decode(const uint8_t in[FRAME_HEADER_SIZE], uint32_t body_max, struct frame *frame, const char **bad)
+enum mc_status frame_decode(
+    const uint8_t in[FRAME_HEADER_SIZE], uint32_t body_max, struct frame *frame, const char **bad)
 {
     struct cur c = cur_of(in, FRAME_HEADER_SIZE);
     uint16_t version;
@@ -225,7 +226,8 @@ static const char *build_of(const struct hello *hello)
     return hello->build[0] ? hello->build : "unknown build";
 }
 
-static enum mc_status check_version(const struct hello *ours, const struct hello *theirs, uint16_t *protocol, struct buf *why)
+static enum mc_status check_version(
+    const struct hello *ours, const struct hello *theirs, uint16_t *protocol, struct buf *why)
 {
     uint16_t our_min = version_or(ours->protocol_min, PROTOCOL_MIN);
     uint16_t our_max = version_or(ours->protocol_max, PROTOCOL_MAX);
@@ -235,8 +237,8 @@ static enum mc_status check_version(const struct hello *ours, const struct hello
         *protocol = top;
         return MC_OK;
     }
-    buf_printf(why, "no common protocol version: here %u to %u (%s), there %u to %u (%s)", our_min, our_max, build_of(ours),
-        theirs->protocol_min, theirs->protocol_max, build_of(theirs));
+    buf_printf(why, "no common protocol version: here %u to %u (%s), there %u to %u (%s)", our_min, our_max,
+        build_of(ours), theirs->protocol_min, theirs->protocol_max, build_of(theirs));
     return MC_EVERSION;
 }
 
@@ -245,8 +247,8 @@ static enum mc_status check_identity(const struct hello *theirs, const struct he
     char want[UUID_TEXT], got[UUID_TEXT];
 
     if (expect->uuid_set && memcmp(expect->uuid, theirs->uuid, UUID_SIZE) != 0) {
-        buf_printf(why, "wrong uuid: expected %s, found %s", uuid_format(expect->uuid, want),
-            uuid_format(theirs->uuid, got));
+        buf_printf(
+            why, "wrong uuid: expected %s, found %s", uuid_format(expect->uuid, want), uuid_format(theirs->uuid, got));
         return MC_EREFUSED;
     }
     if (expect->epoch_set && expect->epoch != theirs->epoch) {
@@ -260,8 +262,8 @@ static enum mc_status check_identity(const struct hello *theirs, const struct he
     return MC_OK;
 }
 
-static enum mc_status check_recipe(const struct hello *ours, const struct hello *theirs, const struct hello_expect *expect,
-    struct buf *why)
+static enum mc_status check_recipe(
+    const struct hello *ours, const struct hello *theirs, const struct hello_expect *expect, struct buf *why)
 {
     static const uint8_t any[32];
     const uint8_t *want = expect->recipe_set ? expect->recipe : ours->recipe;

@@ -74,7 +74,8 @@ static inline struct cur frame_body(const struct frame *frame)
 void frame_encode(const struct frame *frame, uint8_t out[FRAME_HEADER_SIZE]);
 
 /* MC_OK, or MC_EPROTO / MC_EVERSION with *bad naming the field. body_max bounds body_len. deadline_ns is not set. */
-enum mc_status frame_decode(const uint8_t in[FRAME_HEADER_SIZE], uint32_t body_max, struct frame *frame, const char **bad);
+enum mc_status frame_decode(
+    const uint8_t in[FRAME_HEADER_SIZE], uint32_t body_max, struct frame *frame, const char **bad);
 
 /* Header of a payload piece. status MC_OK: `len` bytes follow. status < 0: the sender gives the payload up for that reason;
  * len is 0, nothing more comes for this frame. */
@@ -97,8 +98,8 @@ enum mc_status piece_decode(const uint8_t in[PIECE_HEADER_SIZE], uint64_t left, 
 
 enum hello_role {
     ROLE_NONE = 0,
-    ROLE_CLIENT,    /* a library user without memory of its own */
-    ROLE_NODE,      /* control connection of or to a node */
+    ROLE_CLIENT, /* a library user without memory of its own */
+    ROLE_NODE,   /* control connection of or to a node */
     ROLE_MASTER,
     ROLE_WORKER,
     ROLE_CONDUCTOR,

@@ -15,8 +15,14 @@
 
 static struct frame sample(void)
 {
-    struct frame frame = {.type = 0x0201, .flags = FRAME_REPLY | FRAME_MORE, .status = MC_ESTALE, .deadline_ms = 1500,
-        .request = 0x1122334455667788, .body_len = 5, .body_crc = 0xcafef00d, .payload_len = 0x100000002};
+    struct frame frame = {.type = 0x0201,
+        .flags = FRAME_REPLY | FRAME_MORE,
+        .status = MC_ESTALE,
+        .deadline_ms = 1500,
+        .request = 0x1122334455667788,
+        .body_len = 5,
+        .body_crc = 0xcafef00d,
+        .payload_len = 0x100000002};
 
     for (int i = 0; i < TRACE_SIZE; i++)
         frame.trace[i] = (uint8_t)(0xa0 + i);
@@ -96,7 +102,10 @@ static void test_golden_piece(void **state)
 
     piece_encode(&piece, bytes);
     hex_encode(hex, bytes, sizeof(bytes));
-    assert_string_equal(hex, "00000400" "04030201" "00000000" "80f88872");
+    assert_string_equal(hex, "00000400"
+                             "04030201"
+                             "00000000"
+                             "80f88872");
 }
 
 static void test_piece(void **state)
@@ -129,9 +138,20 @@ static void test_piece(void **state)
 
 static struct hello sample_hello(void)
 {
-    struct hello hello = {.protocol_min = 1, .protocol_max = 3, .features = 5, .role = ROLE_WORKER, .epoch = 9,
-        .host_id = "host", .tenant = "t", .build = "b 1", .auth_method = "none", .auth_len = 2, .auth = {1, 2},
-        .credits = 64, .body_max = 4096, .payload_max = 1ull << 33};
+    struct hello hello = {.protocol_min = 1,
+        .protocol_max = 3,
+        .features = 5,
+        .role = ROLE_WORKER,
+        .epoch = 9,
+        .host_id = "host",
+        .tenant = "t",
+        .build = "b 1",
+        .auth_method = "none",
+        .auth_len = 2,
+        .auth = {1, 2},
+        .credits = 64,
+        .body_max = 4096,
+        .payload_max = 1ull << 33};
 
     memset(hello.uuid, 0x11, sizeof(hello.uuid));
     memset(hello.recipe, 0x22, sizeof(hello.recipe));

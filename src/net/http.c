@@ -112,7 +112,8 @@ static void watch_client(struct http_req *req)
     int fd = bufferevent_getfd(evhttp_connection_get_bufferevent(req->conn));
 
     if (loop_io_start(req->loop, &req->hup, fd, LOOP_CLOSED, on_hup) != MC_OK)
-        log_every_ms(LOG_LEVEL_WARN, 1000, "cannot watch http client %s: its leaving will be noticed late", req->client);
+        log_every_ms(
+            LOG_LEVEL_WARN, 1000, "cannot watch http client %s: its leaving will be noticed late", req->client);
 }
 
 /* --- begin of a request --- */
@@ -228,7 +229,8 @@ static void serve(struct http_req *req, const char *raw_path)
     }
     if (server->opts.conns_max && server->request_count > server->opts.conns_max) {
         http_set_header(req, "retry-after", "1");
-        http_reply_error(req, 503, NULL, NULL, "too_many_requests_open", "%u requests are open already", server->opts.conns_max);
+        http_reply_error(
+            req, 503, NULL, NULL, "too_many_requests_open", "%u requests are open already", server->opts.conns_max);
         return;
     }
     route = http_route_find(server, http_method(req), raw_path, req, allow, sizeof(allow));
@@ -516,11 +518,11 @@ void http_server_destroy(struct http_server *server)
         return;
     assert(loop_in_thread(server->loop));
     http_server_stop_accepting(server);
-    list_for_each(node, &server->requests) list_entry(node, struct http_req, link)->freeing_conn = true;
+    list_for_each (node, &server->requests)
+        list_entry(node, struct http_req, link)->freeing_conn = true;
     if (server->evhttp)
         evhttp_free(server->evhttp); /* frees the connections, whose close callbacks tell the handlers */
-    list_for_each_safe(node, next, &server->requests)
-    {
+    list_for_each_safe (node, next, &server->requests) {
         struct http_req *req = list_entry(node, struct http_req, link); /* GONE: waits for its answer */
 
         list_del(&req->link);

@@ -81,10 +81,10 @@ const char *http_param(const struct http_req *req, const char *name);  /* {name}
 const char *http_query(const struct http_req *req, const char *name);  /* decoded; NULL if it is not there */
 const char *http_header(const struct http_req *req, const char *name); /* NULL if it is not there */
 struct slice http_body(const struct http_req *req);
-const uint8_t *http_trace(const struct http_req *req);    /* 16 bytes */
-const char *http_request_id(const struct http_req *req);  /* text that goes back in x-request-id */
-const char *http_client(const struct http_req *req);      /* "127.0.0.1:51234" */
-uint64_t http_started_ns(const struct http_req *req);     /* now_ns() when the request was complete */
+const uint8_t *http_trace(const struct http_req *req);   /* 16 bytes */
+const char *http_request_id(const struct http_req *req); /* text that goes back in x-request-id */
+const char *http_client(const struct http_req *req);     /* "127.0.0.1:51234" */
+uint64_t http_started_ns(const struct http_req *req);    /* now_ns() when the request was complete */
 
 /* Body as a JSON object, given to the caller. NULL: it was not one, and the request has been answered with 400. */
 json_t *http_json_body(struct http_req *req);

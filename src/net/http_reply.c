@@ -112,7 +112,8 @@ void http_reply_json(struct http_req *req, int code, json_t *value)
     buf_init(&text, SIZE_MAX);
     if (!value || !json_write(value, &text)) {
         buf_reset(&text);
-        buf_append_str(&text, "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,\"code\":null}}");
+        buf_append_str(&text,
+            "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,\"code\":null}}");
         code = 500;
     }
     buf_append_char(&text, '\n');
@@ -129,8 +130,8 @@ static void put_nullable(struct buf *out, const char *text)
         buf_append_str(out, "null");
 }
 
-void http_reply_error(struct http_req *req, int code, const char *type, const char *param, const char *err_code,
-    const char *format, ...)
+void http_reply_error(
+    struct http_req *req, int code, const char *type, const char *param, const char *err_code, const char *format, ...)
 {
     struct buf text, message;
     va_list args;

@@ -43,8 +43,9 @@ static void show(struct http_req *req)
 {
     const char *q = http_query(req, "q");
 
-    http_reply_json(req, 200, json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", http_param(req, "id"), "q", q ? q : "(none)",
-                                  "method", http_method(req), "path", http_path(req), "user", http_user(req)));
+    http_reply_json(req, 200,
+        json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", http_param(req, "id"), "q", q ? q : "(none)", "method",
+            http_method(req), "path", http_path(req), "user", http_user(req)));
 }
 
 static void rest(struct http_req *req)
@@ -210,8 +211,13 @@ static const struct http_file files[] = {
 
 static int setup(void **state)
 {
-    struct http_opts opts = {.addr = loopback(), .routes = routes, .route_count = sizeof(routes) / sizeof(routes[0]),
-        .files = files, .file_count = 2, .user = (void *)"tester", .stream_buffer_max = 300000};
+    struct http_opts opts = {.addr = loopback(),
+        .routes = routes,
+        .route_count = sizeof(routes) / sizeof(routes[0]),
+        .files = files,
+        .file_count = 2,
+        .user = (void *)"tester",
+        .stream_buffer_max = 300000};
 
     memset(&seen, 0, sizeof(seen));
     loop = loop_create("http");
@@ -303,7 +309,8 @@ static void check_error(long status, const char *type, const char *param, const 
     char why[256];
     json_t *value = json_parse(slice_of(reply.body, reply.len), why, sizeof(why));
     json_t *error = json_object_get(value, "error");
-    const char *p = json_string_value(json_object_get(error, "param")), *c = json_string_value(json_object_get(error, "code"));
+    const char *p = json_string_value(json_object_get(error, "param")),
+               *c = json_string_value(json_object_get(error, "code"));
 
     assert_int_equal(reply.status, status);
     assert_non_null(json_string_value(json_object_get(error, "message")));
@@ -438,7 +445,8 @@ static void test_request_id(void **state)
     ask(&(struct ask){.path = "/trace", .header = "x-request-id: abc-1", .want_header = "x-request-id"});
     assert_string_equal(reply.header, "abc-1");
     assert_int_equal(strlen(reply.body), 32);
-    ask(&(struct ask){.path = "/trace", .header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ask(&(struct ask){.path = "/trace",
+        .header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         .want_header = "x-request-id"});
     assert_string_equal(reply.body, "0af7651916cd43dd8448eb211c80319c");
     assert_string_equal(reply.header, "0af7651916cd43dd8448eb211c80319c");
@@ -458,8 +466,9 @@ static void test_stream(void **state)
     ask(&(struct ask){.path = "/stream", .want_header = "content-type"});
     assert_int_equal(reply.code, CURLE_OK);
     assert_string_equal(reply.header, "text/event-stream; charset=utf-8");
-    assert_string_equal(reply.body, "data: {\"tick\":1}\n\ndata: {\"tick\":2}\n\ndata: {\"tick\":3}\n\ndata: {\"tick\":4}\n\n"
-                                    "data: {\"tick\":5}\n\nevent: end\ndata: [DONE]\ndata: second line\n\n");
+    assert_string_equal(reply.body,
+        "data: {\"tick\":1}\n\ndata: {\"tick\":2}\n\ndata: {\"tick\":3}\n\ndata: {\"tick\":4}\n\n"
+        "data: {\"tick\":5}\n\nevent: end\ndata: [DONE]\ndata: second line\n\n");
     assert_int_equal(seen.leaves, 0);
 }
 
@@ -549,9 +558,10 @@ static void test_careless_writer_is_cut(void **state)
 
 static void test_malformed(void **state)
 {
-    static const char *const texts[] = {"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "BREW /pot HTTP/1.1\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "POST /echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
-        "GET http://[/ HTTP/1.1\r\n\r\n", "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"};
+    static const char *const texts[] = {"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
+        "BREW /pot HTTP/1.1\r\n\r\n", "POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", "GET http://[/ HTTP/1.1\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"};
 
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         int fd = raw(texts[i]);

@@ -142,8 +142,8 @@ bool json_opt_bool(struct json_in *in, const char *field, bool def)
 json_t *json_parse(struct slice text, char *why, size_t size)
 {
     json_error_t error;
-    json_t *value = json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
-        &error);
+    json_t *value =
+        json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
 
     if (!value)
         snprintf(why, size, "not valid JSON at line %d column %d: %s", error.line, error.column, error.text);
@@ -166,7 +166,11 @@ bool json_write(const json_t *value, struct buf *out)
 /* Length of the well-formed UTF-8 sequence at p, 0 if there is none (also for surrogates and overlong forms). */
 static size_t utf8_len(const uint8_t *p, size_t left)
 {
-    size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    size_t len = p[0] < 0x80                   ? 1
+                 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+                 : (p[0] & 0xf0) == 0xe0       ? 3
+                 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                               : 0;
 
     if (len == 0 || len > left)
         return 0;

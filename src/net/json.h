@@ -19,7 +19,7 @@
 #include "mooncake/status.h"
 
 struct json_in {
-    json_t *object; /* borrowed */
+    json_t *object;        /* borrowed */
     enum mc_status status; /* MC_OK or MC_EINVAL */
     char param[64];        /* the field */
     char message[192];     /* "field 'max_tokens' must be an integer from 1 to 1048576" */

@@ -119,8 +119,8 @@ static void test_write_str(void **state)
     written("a\"b\\c\n\t\r\b\f\v\x01\x7f", 13, "\"a\\\"b\\\\c\\n\\t\\r\\b\\f\\u000b\\u0001\\u007f\"");
     written("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 9, "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"");
     written("\xff", 1, "\"\xef\xbf\xbd\"");
-    written("\xe2\x82", 2, "\"\xef\xbf\xbd\xef\xbf\xbd\"");             /* cut */
-    written("\xc0\x80", 2, "\"\xef\xbf\xbd\xef\xbf\xbd\"");             /* overlong */
+    written("\xe2\x82", 2, "\"\xef\xbf\xbd\xef\xbf\xbd\"");                 /* cut */
+    written("\xc0\x80", 2, "\"\xef\xbf\xbd\xef\xbf\xbd\"");                 /* overlong */
     written("\xed\xa0\x80", 3, "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""); /* surrogate */
 }
 

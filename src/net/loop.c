@@ -421,6 +421,20 @@ static struct event *watch(struct loop *loop, int fd, event_callback_fn fn)
     return event;
 }
 
+/* libevent writes to standard error by itself otherwise. What it warns about is a mistake of ours. */
+static void libevent_log(int severity, const char *text)
+{
+    if (severity >= EVENT_LOG_WARN)
+        log_warn("libevent: %s", text);
+    else
+        log_debug("libevent: %s", text);
+}
+
+static void libevent_setup(void)
+{
+    event_set_log_callback(libevent_log);
+}
+
 static struct event_base *base_create(void)
 {
     struct event_config *config = event_config_new();
@@ -456,10 +470,12 @@ static void loop_free(struct loop *loop)
 
 struct loop *loop_create(const char *name)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct loop *loop = calloc(1, sizeof(*loop));
 
     if (!loop)
         return NULL;
+    pthread_once(&once, libevent_setup);
     snprintf(loop->name, sizeof(loop->name), "%s", name);
     list_init(&loop->deferred);
     list_init(&loop->gaps);

@@ -15,7 +15,7 @@
     X(REFUSE, 0x0003, "refuse")     /* not accepted: status, text with both sides' versions; then close */             \
     X(PING, 0x0004, "ping")         /* answered at once with FRAME_REPLY; body is echoed (<= 64 B) */                  \
     X(CANCEL, 0x0006, "cancel")     /* forget the request with this id, if it still runs; no answer to this frame */   \
-    X(GOODBYE, 0x0007, "goodbye")   /* the sender reads nothing more; the receiver closes */        \
+    X(GOODBYE, 0x0007, "goodbye")   /* the sender reads nothing more; the receiver closes */                           \
     X(ERROR_REPLY, 0x0008, "error") /* reply to a frame whose type is not known here */                                \
     X(FD, 0x0009, "fd")             /* unix sockets: one descriptor comes with this frame */
 
@@ -29,31 +29,31 @@
 /* append above this line: 0x01xx, src/transfer */
 
 #define MESSAGES_NODE(X)                                                                                               \
-    X(NODE_INFO, 0x0201, "node-info")     /* node to client, once: its segments and their region keys */               \
-    X(NODE_PUT, 0x0202, "put")            /* small payload inside, large pulled from the regions named */              \
-    X(PART_BEGIN, 0x0203, "part-begin")   /* put in parts: allocate */                                                 \
+    X(NODE_INFO, 0x0201, "node-info")   /* node to client, once: its segments and their region keys */                 \
+    X(NODE_PUT, 0x0202, "put")          /* small payload inside, large pulled from the regions named */                \
+    X(PART_BEGIN, 0x0203, "part-begin") /* put in parts: allocate */                                                   \
     X(PART_WRITE, 0x0204, "part-write")                                                                                \
     X(PART_COMMIT, 0x0205, "part-commit")                                                                              \
     X(PART_ABORT, 0x0206, "part-abort")                                                                                \
-    X(NODE_PIN, 0x0207, "pin")            /* pin or renew, all or none */                                              \
+    X(NODE_PIN, 0x0207, "pin") /* pin or renew, all or none */                                                         \
     X(NODE_UNPIN, 0x0208, "unpin")                                                                                     \
-    X(NODE_TOUCH, 0x0209, "touch")        /* these were read; a hint */                                                \
-    X(NODE_DROP, 0x020a, "drop")          /* master to node: these are dead; answered when their headers say so */     \
-    X(NODE_PROMISE, 0x020b, "promise")    /* master to node: somebody was told that these are there */
+    X(NODE_TOUCH, 0x0209, "touch")     /* these were read; a hint */                                                   \
+    X(NODE_DROP, 0x020a, "drop")       /* master to node: these are dead; answered when their headers say so */        \
+    X(NODE_PROMISE, 0x020b, "promise") /* master to node: somebody was told that these are there */
 /* append above this line: 0x02xx, src/store/node */
 
 #define MESSAGES_MASTER(X)                                                                                             \
-    X(NODE_REGISTER, 0x0301, "register")    /* node to master, first on its control connection */                      \
-    X(NODE_BEAT, 0x0302, "beat")            /* heartbeat */                                                            \
-    X(NODE_COMMIT, 0x0303, "commit")        /* new objects; answered with a verdict each */                            \
-    X(NODE_GONE, 0x0304, "gone")            /* objects the node evicted or aborted */                                  \
-    X(NODE_INVENTORY, 0x0305, "inventory")  /* everything it holds, in parts */                                        \
-    X(MASTER_LOOKUP, 0x0308, "lookup")      /* where are these keys? */                                                \
-    X(MASTER_PREFIX, 0x0309, "prefix")      /* longest readable prefix of these block ids */                           \
+    X(NODE_REGISTER, 0x0301, "register")   /* node to master, first on its control connection */                       \
+    X(NODE_BEAT, 0x0302, "beat")           /* heartbeat */                                                             \
+    X(NODE_COMMIT, 0x0303, "commit")       /* new objects; answered with a verdict each */                             \
+    X(NODE_GONE, 0x0304, "gone")           /* objects the node evicted or aborted */                                   \
+    X(NODE_INVENTORY, 0x0305, "inventory") /* everything it holds, in parts */                                         \
+    X(MASTER_LOOKUP, 0x0308, "lookup")     /* where are these keys? */                                                 \
+    X(MASTER_PREFIX, 0x0309, "prefix")     /* longest readable prefix of these block ids */                            \
     X(MASTER_REMOVE, 0x030a, "remove")                                                                                 \
     X(MASTER_SUBSCRIBE, 0x030b, "subscribe") /* answered with all members; changes follow as notices */                \
     X(MASTER_MEMBERS, 0x030c, "members")                                                                               \
-    X(MASTER_MODEL, 0x030d, "model")        /* register a fingerprint record under a model name */                     \
+    X(MASTER_MODEL, 0x030d, "model") /* register a fingerprint record under a model name */                            \
     X(MASTER_LIST, 0x030e, "list")
 /* append above this line: 0x03xx, src/store/index */
 
@@ -66,8 +66,7 @@
     X(W_DRAIN, 0x0406, "worker-drain")       /* take nothing new, finish what runs */
 /* append above this line: 0x04xx, src/worker and src/conductor */
 
-#define MESSAGES_ALL(X)                                                                                                \
-    MESSAGES_COMMON(X) MESSAGES_TRANSFER(X) MESSAGES_NODE(X) MESSAGES_MASTER(X) MESSAGES_WORKER(X)
+#define MESSAGES_ALL(X) MESSAGES_COMMON(X) MESSAGES_TRANSFER(X) MESSAGES_NODE(X) MESSAGES_MASTER(X) MESSAGES_WORKER(X)
 
 enum message_type {
 #define X(name, number, text) MSG_##name = (number),

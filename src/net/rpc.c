@@ -59,8 +59,8 @@ struct rpc_peer {
     uint32_t in_flight;
     uint64_t next_request;
     bool want_writable;
-    bool destroying; /* nothing is started any more, no callback but `done` and `sent` */
-    unsigned busy;   /* our functions on the stack that still use the peer; freed when it falls to 0 */
+    bool destroying;            /* nothing is started any more, no callback but `done` and `sent` */
+    unsigned busy;              /* our functions on the stack that still use the peer; freed when it falls to 0 */
     struct rpc_call *receiving; /* whose payload is coming in; NULL when it gave up */
     struct loop_task task;      /* runs `done` of the ended */
 };
@@ -208,7 +208,8 @@ static void writable(struct rpc_peer *peer)
         peer->opts.ops->on_writable(peer->conn);
 }
 
-static void answer_complete(struct rpc_peer *peer, struct rpc_call *call, const struct frame *frame, enum mc_status status)
+static void answer_complete(
+    struct rpc_peer *peer, struct rpc_call *call, const struct frame *frame, enum mc_status status)
 {
     if (frame->flags & FRAME_MORE && status == MC_OK) {
         if (call->ops->more)
@@ -258,7 +259,8 @@ static size_t payload_dst(struct conn *conn, const struct frame *frame, uint64_t
     struct rpc_call *call = peer->receiving;
 
     if (!(frame->flags & FRAME_REPLY))
-        return peer->opts.ops && peer->opts.ops->payload_dst ? peer->opts.ops->payload_dst(conn, frame, off, max, dst) : max;
+        return peer->opts.ops && peer->opts.ops->payload_dst ? peer->opts.ops->payload_dst(conn, frame, off, max, dst)
+                                                             : max;
     return call && call->ops->payload_dst ? call->ops->payload_dst(call, frame, off, max, dst) : max;
 }
 

@@ -40,7 +40,8 @@ struct rpc_call_ops {
 };
 
 enum rpc_flags {
-    RPC_CUT_ON_FAIL = 1, /* on timeout or cancel cut the connection (RST) before `done`: for requests whose payload the peer
+    RPC_CUT_ON_FAIL =
+        1, /* on timeout or cancel cut the connection (RST) before `done`: for requests whose payload the peer
                             may still be taking from us or whose effect must not come late */
 };
 
@@ -61,7 +62,7 @@ struct rpc_call {
 };
 
 enum rpc_health {
-    RPC_IDLE,       /* not connected, nothing wrong known */
+    RPC_IDLE, /* not connected, nothing wrong known */
     RPC_CONNECTING,
     RPC_UP,
     RPC_DOWN, /* last attempt failed, waiting before the next one */
@@ -72,12 +73,13 @@ struct rpc_peer_opts {
     const struct hello *self;          /* copied */
     const struct hello_expect *expect; /* copied, may be NULL */
     struct conn_limits limits;
-    unsigned calls_max;     /* calls held or in flight, 0 = 4096; the peer's credits bound those in flight */
-    bool keep_connected;    /* reconnect also while there is nothing to send */
-    const struct conn_ops *ops; /* for frames that are no answers to our calls (requests, notices, descriptors) and to be told of
+    unsigned calls_max;  /* calls held or in flight, 0 = 4096; the peer's credits bound those in flight */
+    bool keep_connected; /* reconnect also while there is nothing to send */
+    const struct conn_ops
+        *ops; /* for frames that are no answers to our calls (requests, notices, descriptors) and to be told of
                                    on_ready and on_close; slots may be NULL; on_close here does not end the peer */
     void (*on_health)(struct rpc_peer *peer, enum rpc_health health, enum mc_status why); /* may be NULL */
-    void *user;             /* conn_user() of its connections too */
+    void *user; /* conn_user() of its connections too */
 };
 
 /* Connects later, on demand (at once with keep_connected). NULL when memory is out. */

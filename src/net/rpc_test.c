@@ -49,8 +49,12 @@ static enum mc_status stalling_source(void *arg, uint64_t off, size_t max, struc
 static void answer_with_payload(struct conn *conn, const struct frame *frame, bool half)
 {
     struct conn_span span = {.ptr = payload, .len = PAYLOAD_LEN};
-    struct conn_msg msg = {.type = frame->type, .flags = FRAME_REPLY, .request = frame->request, .body = slice_str("head"),
-        .spans = &span, .span_count = 1};
+    struct conn_msg msg = {.type = frame->type,
+        .flags = FRAME_REPLY,
+        .request = frame->request,
+        .body = slice_str("head"),
+        .spans = &span,
+        .span_count = 1};
 
     if (half) {
         msg.source = stalling_source;
@@ -193,8 +197,11 @@ static void request_sent(void *arg, enum mc_status status)
 
 static enum mc_status submit(struct request *request, uint16_t type, const char *body, unsigned ms)
 {
-    struct conn_msg msg = {.type = type, .body = slice_str(body), .deadline_ns = ms ? now_ns() + ms * NS_PER_MS : 0,
-        .sent = request_sent, .sent_arg = request};
+    struct conn_msg msg = {.type = type,
+        .body = slice_str(body),
+        .deadline_ns = ms ? now_ns() + ms * NS_PER_MS : 0,
+        .sent = request_sent,
+        .sent_arg = request};
     enum mc_status status;
 
     *request = (struct request){.call = {.ops = &request_ops, .flags = request->call.flags}};
