@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -69,6 +70,8 @@ static int run_command(const struct cli_command *command, const char *program, i
     if (command->sections & SET_LOG)
         log_set_level((enum log_level)set.log);
     log_set_name(command->name);
+    snprintf(title, sizeof(title), "mc-%s", command->name);
+    prctl(PR_SET_NAME, title); /* we start children through /proc/self/exe: ps would show "exe" */
     cli.arg_count = options_args(cli.options, &cli.args);
     code = command->run(&cli);
     if (fflush(stdout) != 0 && code == CLI_OK)

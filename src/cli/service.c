@@ -68,6 +68,7 @@ int service_start(struct cli *cli, struct service *service)
     arguments_forward(args, cli->options);
     arguments_add(args, "any-port", "yes");
     arguments_add(args, "log-files", "yes");
+    arguments_add(args, "log", "warn");
     arguments_add(args, "json", "yes");
     service->pid = fork();
     if (service->pid == 0)

@@ -7,7 +7,7 @@
 static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 const char *const settings_engine_names[] = {"auto", "synthetic", "llama", NULL};
 const char *const settings_role_names[] = {"both", "prefill", "decode", NULL};
-const char *const settings_op_names[] = {"read", "write", "put", "get", NULL};
+const char *const settings_op_names[] = {"read", "write", "put", "get", "exists", NULL};
 
 static const struct opt_row log_rows[] = {
     {"log", OPT_ENUM, AT(log), "info", log_names, .help = "least serious lines that are written to standard error"},
@@ -62,7 +62,8 @@ static const struct opt_row engine_rows[] = {
     {"engine-path", OPT_STRING, AT(engine_path), NULL, .unit = "FILE",
         .help = "the engine's plug-in or its folder; default beside the binary, then the cache directory"},
     {"model-name", OPT_STRING, AT(model_name), NULL, .unit = "TEXT", .help = "name to serve it under; default its own"},
-    {"threads", OPT_INT, AT(threads), "0", .min = 0, .max = 256, .help = "compute threads of an engine; 0: the cores"},
+    {"threads", OPT_INT, AT(threads), "0", .min = 0, .max = 256,
+        .help = "compute threads of an engine, 0: the cores; bench transfer and store: threads that submit"},
     {"context-tokens", OPT_INT, AT(context_tokens), "0", .min = 0, .max = 1 << 24,
         .help = "tokens an engine holds, all its sequences together; 0: 8192"},
     {"sequences", OPT_INT, AT(sequences), "0", .min = 0, .max = 254, .help = "requests an engine runs at once; 0: 16"},
@@ -156,12 +157,13 @@ static const struct opt_row calc_rows[] = {
 };
 
 static const struct opt_row bench_rows[] = {
-    {"op", OPT_ENUM, AT(op), "read", settings_op_names, .help = "transfer: read or write; store: put or get"},
+    {"op", OPT_ENUM, AT(op), "read", settings_op_names, .help = "transfer: read or write; store: put, get or exists"},
     {"size", OPT_SIZE, AT(size), "1M", .min = 1, .max = 1 << 30, .help = "bytes of one operation"},
     {"batch", OPT_INT, AT(batch), "1", .min = 1, .max = 65536, .help = "operations submitted together"},
-    {"clients", OPT_INT, AT(bench_threads), "1", .min = 1, .max = 256, .help = "threads that submit"},
     {"seconds", OPT_FLOAT, AT(seconds), "3", .min = 0.1, .max = 86400, .help = "how long to measure"},
     {"rounds", OPT_INT, AT(rounds), "5", .min = 1, .max = 1000, .help = "serve: rounds, interleaved with the baseline"},
+    {"plain", OPT_BOOL, AT(plain), "no", .help = "transfer: memory that is no memfd"},
+    {"named", OPT_BOOL, AT(named), "no", .help = "store: named keys in place of block keys"},
     {"verify", OPT_BOOL, AT(verify), "no", .help = "compare what arrived with what was sent"},
 };
 

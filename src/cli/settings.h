@@ -98,9 +98,9 @@ struct settings {
 
     int op; /* index of op_names */
     uint64_t size;
-    int64_t batch, bench_threads, rounds;
+    int64_t batch, rounds;
     double seconds;
-    bool verify;
+    bool plain, named, verify;
 
     uint64_t interval_ms;
 
