@@ -140,35 +140,50 @@ static void observe(struct worker *w, uint64_t took_ns)
     w->batches++;
 }
 
+/* Op i of a batch goes to the place of op n-1-i: side by side, but never in the same order at both ends, so nothing is merged. */
 static uint64_t batch_fill(struct worker *w, struct mc_op *ops, uint64_t at)
 {
     const struct te_bench_opts *o = w->opts;
 
-    for (uint32_t i = 0; i < o->batch; i++) {
-        uint64_t off = at + i * o->size;
-
-        ops[i] = (struct mc_op){
-            .opcode = o->opcode, .local = w->local + off, .len = o->size, .region = w->key, .offset = w->base + off};
-    }
+    for (uint32_t i = 0; i < o->batch; i++)
+        ops[i] = (struct mc_op){.opcode = o->opcode,
+            .local = w->local + at + (o->batch - 1 - i) * o->size,
+            .len = o->size,
+            .region = w->key,
+            .offset = w->base + at + i * o->size};
     return at + o->size * o->batch >= w->window ? 0 : at + o->size * o->batch;
 }
 
-/* What was written is read back, so both directions end in the same comparison. */
-static enum mc_status batch_verify(struct worker *w, struct mc_op *ops)
+/* What was written is read back to where it came from, after that was cleared: so both directions end in the same comparison, and the
+ * pattern, which moves with each write, is taken from what was sent. */
+static enum mc_status write_verify(struct worker *w, struct mc_op *ops)
 {
     const struct te_bench_opts *o = w->opts;
-    uint64_t off = ops[0].offset - w->base, len = o->size * o->batch;
-    enum mc_status status = MC_OK;
+    uint64_t len = o->size * o->batch;
+    uint8_t *start = ops[o->batch - 1].local, *sent = malloc(len);
+    enum mc_status status = MC_ENOMEM;
 
-    if (o->opcode == MC_WRITE) {
-        memset(w->local + off, 0, len);
+    if (sent) {
+        memcpy(sent, start, len);
+        memset(start, 0, len);
         for (uint32_t i = 0; i < o->batch; i++)
             ops[i].opcode = MC_READ;
         status = mc_transfer_sync(w->peer, ops, o->batch, DEADLINE_MS);
+        if (status == MC_OK && memcmp(sent, start, len) != 0)
+            status = MC_ECORRUPT;
     }
-    if (status != MC_OK)
-        return status;
-    return right(w->local + off, len, w->base + off) ? MC_OK : MC_ECORRUPT;
+    free(sent);
+    return status;
+}
+
+static enum mc_status batch_verify(struct worker *w, struct mc_op *ops)
+{
+    if (w->opts->opcode == MC_WRITE)
+        return write_verify(w, ops);
+    for (uint32_t i = 0; i < w->opts->batch; i++)
+        if (!right(ops[i].local, ops[i].len, ops[i].offset))
+            return MC_ECORRUPT;
+    return MC_OK;
 }
 
 static void *worker_main(void *arg)
