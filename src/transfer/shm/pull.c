@@ -8,7 +8,7 @@
  *
  * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece
  * is under way inside its kernel and ends within GRACE even when the owner is stopped: a system call is not cut by SIGSTOP.
- * A stop between looking at the token and entering the call is closed by checked_copy(). */
+ * What stays open: a stop in the few instructions between looking at the token and entering the call (docs/decisions/021). */
 #include <stdlib.h>
 #include <string.h>
 
