@@ -38,9 +38,11 @@ function bar(parts) {
   return node;
 }
 
-function row(name, value) {
-  const node = element("div", "", name);
-  node.append(element("b", "", value));
+/* color: that of its part of the bar above */
+function row(name, value, color) {
+  const node = element("div"), label = element("span", "", name);
+  if (color) label.prepend(element("i", "dot " + color));
+  node.append(label, element("b", "", value));
   return node;
 }
 
@@ -57,13 +59,13 @@ function ticket(node, m) {
     row("reused", m.reused_tokens + " of " + m.prompt_tokens),
     bar([[m.reused_tokens / m.prompt_tokens, "hit", "from the cache"]]),
     row("route", m.route),
-    row("", (routes[m.route] || (() => ""))(m)),
+    row("workers", (routes[m.route] || (() => ""))(m)),
     row("first token", ms(t.ttft_ms)),
     bar([[t.queue_ms / whole, "wait", "queue " + ms(t.queue_ms)], [t.load_ms / whole, "load", "load " + ms(t.load_ms)],
       [t.prefill_ms / whole, "cold", "prefill " + ms(t.prefill_ms)],
       [t.first_decode_ms / whole, "first", "first decode " + ms(t.first_decode_ms)]]),
-    row("queue", ms(t.queue_ms)), row("load", ms(t.load_ms)), row("prefill", ms(t.prefill_ms)),
-    row("first decode", ms(t.first_decode_ms)), row("between tokens", ms(t.tbt_ms_p50)));
+    row("queue", ms(t.queue_ms), "wait"), row("load", ms(t.load_ms), "load"), row("prefill", ms(t.prefill_ms), "cold"),
+    row("first decode", ms(t.first_decode_ms), "first"), row("between tokens", ms(t.tbt_ms_p50)));
   if (m.moves) node.append(row("moved", m.moves + "×"));
 }
 

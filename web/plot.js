@@ -24,7 +24,7 @@ function plot(canvas, data) {
   const ctx = canvas.getContext("2d");
   ctx.scale(ratio, ratio);
   ctx.font = "11px system-ui, sans-serif";
-  const {points} = data, left = 44, bottom = box.height - 6, top = 8, width = box.width - left - 6;
+  const {points} = data, left = 54, bottom = box.height - 6, top = 8, width = box.width - left - 6;
   if (!points.length) {
     ctx.fillStyle = ink("--soft");
     ctx.fillText("no requests yet", left, box.height / 2);

@@ -51,7 +51,7 @@ struct conductor {
     bool draining;
     pthread_mutex_t idle_lock;
     pthread_cond_t idle_wake;
-    bool idle; /* guarded by idle_lock: draining, and nothing is open any more */
+    bool idle;                /* guarded by idle_lock: draining, and nothing is open any more */
     atomic_uint worker_count; /* read by any thread */
     char http_address[ADDR_TEXT_MAX], fleet_address[ADDR_TEXT_MAX];
     char host_id[HELLO_HOST_MAX + 1];

@@ -19,10 +19,12 @@
 #include "conductor/http/reply.h"
 #include "conductor/request_impl.h"
 
-#define TOKENISE_MS 700   /* answered at once whatever the load is; then somebody else is asked */
-#define STOPPING_MS 300   /* for the worker's account, when the answer is complete already */
-#define STALL_MS    60000 /* without any event of a run: that worker is given up */
-#define SILENT_MS   5000  /* the same, of a worker that is suspect and has no stand-in */
+#define TOKENISE_MS 700       /* answered at once whatever the load is; then somebody else is asked */
+#define STOPPING_MS 300       /* for the worker's account, when the answer is complete already */
+#define FLUSH_MS    60000     /* a client that takes nothing for so long has gone */
+#define PENDING_MAX (4 << 20) /* bytes of text that wait for a slow client; then it is cut */
+#define STALL_MS    60000     /* without any event of a run: that worker is given up */
+#define SILENT_MS   5000      /* the same, of a worker that is suspect and has no stand-in */
 
 #define TO(state) (1u << REQ_##state)
 
@@ -34,14 +36,16 @@ static const struct {
     [REQ_TOKENISING] = {"tokenising", TO(TOKENISING) | TO(LOOKUP) | TO(QUEUED) | TO(DONE)},
     [REQ_LOOKUP] = {"lookup", TO(QUEUED) | TO(DONE)},
     [REQ_QUEUED] = {"queued", TO(TOKENISING) | TO(PREFILL) | TO(DECODE) | TO(DONE)},
-    [REQ_PREFILL] = {"prefill", TO(QUEUED) | TO(STOPPING) | TO(DONE)},
-    [REQ_DECODE] = {"decode", TO(QUEUED) | TO(STOPPING) | TO(DONE)},
-    [REQ_STOPPING] = {"stopping", TO(DONE)},
+    [REQ_PREFILL] = {"prefill", TO(QUEUED) | TO(STOPPING) | TO(FLUSHING) | TO(DONE)},
+    [REQ_DECODE] = {"decode", TO(QUEUED) | TO(STOPPING) | TO(FLUSHING) | TO(DONE)},
+    [REQ_STOPPING] = {"stopping", TO(FLUSHING) | TO(DONE)},
+    [REQ_FLUSHING] = {"flushing", TO(FLUSHING) | TO(DONE)},
     [REQ_DONE] = {"done", 0},
 };
 
 static void on_timer(struct loop *loop, struct loop_timer *timer);
 static void complete(struct request *request);
+static void answer(struct request *request);
 
 const char *request_state_str(enum request_state state)
 {
@@ -69,6 +73,7 @@ static uint64_t state_limit_ms(const struct request *request, enum request_state
     case REQ_PREFILL:
     case REQ_DECODE: return STALL_MS;
     case REQ_STOPPING: return STOPPING_MS;
+    case REQ_FLUSHING: return FLUSH_MS;
     default: return 0;
     }
 }
@@ -121,6 +126,7 @@ static void end(struct request *request, const char *outcome)
     list_del(&request->link);
     c->request_count--;
     mc_text_destroy(request->text);
+    buf_fini(&request->pending);
     api_request_fini(&request->api);
     free(request->tokens);
     free(request);
@@ -398,26 +404,45 @@ static void go_elsewhere(struct request *request, const char *why)
         request_queue(request);
 }
 
-/* The client reads slowly: text is gathered in request->text (bounded by the answer's length) until it has caught up. */
+static void cut(struct request *request, const char *why)
+{
+    log_info("request %s: client %s is cut: %s", request->id, http_client(request->http), why);
+    http_on_leave(request->http, NULL, NULL);
+    http_stream_abort(request->http);
+    end(request, "cancelled");
+}
+
+/* The client has caught up: give it what was gathered meanwhile. */
 static void on_drain(struct http_req *http, void *arg)
 {
     struct request *request = arg;
 
+    log_set_trace(request->trace);
     request->holding = false;
-    (void)reply_text(request); /* the client left: on_leave comes */
+    (void)reply_text(request);
+    if (request->state != REQ_FLUSHING)
+        return;
+    if (request->pending.len == 0)
+        answer(request);
+    else
+        request_move(request, REQ_FLUSHING);
 }
 
-static void send_text(struct request *request)
+/* Send what may be sent. False: the request is gone. A client that left in this moment is told of by on_leave. */
+static bool send_text(struct request *request)
 {
     if (!request->api.stream)
-        return;
+        return true;
     if (!request->streaming) {
         if (reply_stream_begin(request) != MC_OK)
-            return;
+            return true;
         http_on_drain(request->http, on_drain, request);
     }
-    if (!request->holding && reply_text(request) == MC_AGAIN)
-        request->holding = true;
+    (void)reply_text(request);
+    if (buf_status(&request->pending) == MC_OK)
+        return true;
+    cut(request, "it reads too slowly");
+    return false;
 }
 
 static void on_token(struct request *request, const struct wmsg_token *token)
@@ -434,12 +459,11 @@ static void on_token(struct request *request, const struct wmsg_token *token)
         request_fail(request, 503, "out_of_memory", "out of memory");
         return;
     }
-    if (mc_text_stopped(request->text) >= 0) {
-        request->finish_reason = "stop";
-        fleet_stop(&request->call);
-        request_move(request, REQ_STOPPING);
-    }
-    send_text(request);
+    if (!send_text(request) || mc_text_stopped(request->text) < 0)
+        return;
+    request->finish_reason = "stop";
+    fleet_stop(&request->call);
+    request_move(request, REQ_STOPPING);
 }
 
 /* The account of one worker; a split request has two. What the cache gave counts where the prompt was computed. */
@@ -574,16 +598,28 @@ static void count_answer(const struct request *request)
         metric_observe_ns(c->count.queue, request->placed_ns - request->started_ns);
 }
 
-static void complete(struct request *request)
+static void answer(struct request *request)
 {
     http_on_leave(request->http, NULL, NULL);
-    mc_text_finish(request->text);
-    count_answer(request);
     if (request->api.stream)
         reply_stream_finish(request);
     else
         reply_body(request);
     end(request, "answered");
+}
+
+/* Nothing more will come from workers. */
+static void complete(struct request *request)
+{
+    fleet_drop(&request->call);
+    mc_text_finish(request->text);
+    count_answer(request);
+    if (!send_text(request))
+        return;
+    if (request->pending.len)
+        request_move(request, REQ_FLUSHING);
+    else
+        answer(request);
 }
 
 /* --- time --- */
@@ -609,6 +645,7 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
         break;
     case REQ_QUEUED: (void)request_place(request); break;
     case REQ_STOPPING: complete(request); break;
+    case REQ_FLUSHING: cut(request, "it takes nothing any more"); break;
     default: go_elsewhere(request, "no sign of the run for too long");
     }
 }
@@ -668,6 +705,7 @@ void request_begin(struct conductor *conductor, struct http_req *http, struct ap
     memcpy(request->trace, http_trace(http), TRACE_SIZE);
     snprintf(request->id, sizeof request->id, "%s", http_request_id(http));
     loop_timer_init(&request->timer, on_timer);
+    buf_init(&request->pending, PENDING_MAX);
     list_init(&request->queued);
     list_push_back(&conductor->requests, &request->link);
     conductor->request_count++;

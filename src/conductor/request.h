@@ -1,7 +1,7 @@
 /* request.h - the life of one request, as one state machine.
  *
- *     NEW -> TOKENISING -> LOOKUP -> QUEUED -> PREFILL -> QUEUED -> DECODE -> (STOPPING) -> DONE
- *                 \___________________/ \________________________/                     ^
+ *     NEW -> TOKENISING -> LOOKUP -> QUEUED -> PREFILL -> QUEUED -> DECODE -> (STOPPING) -> (FLUSHING) -> DONE
+ *                 \___________________/ \________________________/                                   ^
  *              (prompt came as tokens)     (direct and single routes)     from everywhere: answered, refused, left
  *
  * QUEUED is passed through, not only waited in: every placement goes through the queue, so that nobody overtakes. When a
@@ -24,6 +24,7 @@ enum request_state {
     REQ_PREFILL,    /* a worker computes the prompt and sends the first token */
     REQ_DECODE,     /* a worker generates the answer (direct and single: computes the prompt, too) */
     REQ_STOPPING,   /* the answer is complete (stop string); we wait for the worker's account, not for long */
+    REQ_FLUSHING,   /* everything is known; a slow client has not taken all of it yet */
     REQ_DONE,       /* answered, refused or abandoned: nothing refers to it any more */
     REQ_STATES
 };
@@ -77,6 +78,7 @@ struct request {
 
     bool streaming;            /* the stream has begun */
     bool holding;              /* the client is slow: text is gathered until on_drain */
+    struct buf pending;        /* text on its way into chunks, bounded */
     const char *finish_reason; /* NULL: not finished */
     struct request_account account;
     uint64_t started_ns, placed_ns, first_ns, last_ns;

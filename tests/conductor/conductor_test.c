@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 
 #include <jansson.h>
@@ -607,6 +610,62 @@ static void a_client_that_leaves_is_cancelled(void **state)
     fake_worker_stop(worker);
 }
 
+/* A client that asks and then reads nothing for as long as the answer takes: the worker is not held up, what is kept for the client is
+ * bounded, and all of it comes when he reads. */
+static int connect_and_ask(const char *body)
+{
+    const char *address = conductor_http_address(conductor);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+        .sin_port = htons((uint16_t)atoi(strchr(address, ':') + 1)),
+        .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), size = 4096;
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    dprintf(fd, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+        strlen(body), body);
+    return fd;
+}
+
+static void a_slow_reader_gets_everything(void **state)
+{
+    enum { WORDS = 60000 };
+    struct fake_script script = good("w", 1000000);
+    struct fake_worker *worker;
+    char *answer = calloc(1, 64 << 20), *at_word = answer;
+    size_t have = 0;
+    ssize_t got;
+    int fd;
+
+    script.context_tokens = 100000;
+    start_conductor(NULL);
+    worker = start_worker(&script);
+    fd = connect_and_ask(chat(",\"stream\":true,\"max_tokens\":60000"));
+    for (;;) { /* until the worker is done with it, and somebody else is served */
+        struct http_answer status = get("/v1/status");
+        bool done = fake_worker_counts(worker)->runs && json_integer_value(at(&status, "workers.0.running")) == 0;
+
+        http_answer_free(&status);
+        if (done)
+            break;
+    }
+    while ((got = read(fd, answer + have, (64 << 20) - 1 - have)) > 0)
+        have += (size_t)got;
+    close(fd);
+    for (unsigned i = 0; i < WORDS; i += 997) { /* in order, nothing left out on the way */
+        char word[16];
+
+        snprintf(word, sizeof word, " w%u", i);
+        at_word = strstr(at_word, word);
+        if (!at_word)
+            fail_msg("no %s in what came", word);
+    }
+    assert_non_null(strstr(at_word, " w59999"));
+    assert_non_null(strstr(at_word, "data: [DONE]"));
+    free(answer);
+    fake_worker_stop(worker);
+}
+
 /* --- looking inside --- */
 
 static void shows_itself(void **state)
@@ -707,6 +766,7 @@ int main(void)
         cmocka_unit_test_teardown(refusing_workers_are_passed_by, teardown),
         cmocka_unit_test_teardown(nobody_left_is_said_within_a_second, teardown),
         cmocka_unit_test_teardown(a_client_that_leaves_is_cancelled, teardown),
+        cmocka_unit_test_teardown(a_slow_reader_gets_everything, teardown),
         cmocka_unit_test_teardown(shows_itself, teardown),
         cmocka_unit_test_teardown(drains, teardown),
         cmocka_unit_test_teardown(names_bad_options, teardown),

@@ -6,7 +6,10 @@
 #include "conductor/http/reply.h"
 #include "net/json.h"
 
-enum { CHUNK_MAX = 16 << 20 };
+enum {
+    CHUNK_MAX = 16 << 20,
+    TEXT_MAX = 16 << 10, /* bytes of text in a chunk: a few percent of what may wait in a stream */
+};
 
 static bool is_chat(const struct request *request)
 {
@@ -29,7 +32,8 @@ static const char *chunk_object(const struct request *request)
 }
 
 /* ,"choices":[{"index":0, delta or text, "finish_reason":..}] */
-static void write_choice(const struct request *request, struct buf *out, const char *role, struct slice text)
+static void write_choice(
+    const struct request *request, struct buf *out, const char *finish, const char *role, struct slice text)
 {
     buf_append_str(out, ",\"choices\":[{\"index\":0,");
     if (is_chat(request)) {
@@ -46,8 +50,8 @@ static void write_choice(const struct request *request, struct buf *out, const c
         json_write_str(out, text);
     }
     buf_append_str(out, ",\"logprobs\":null,\"finish_reason\":");
-    if (request->finish_reason)
-        buf_printf(out, "\"%s\"}]", request->finish_reason);
+    if (finish)
+        buf_printf(out, "\"%s\"}]", finish);
     else
         buf_append_str(out, "null}]");
 }
@@ -104,14 +108,14 @@ static enum mc_status send_chunk(struct request *request, struct buf *chunk)
     return status;
 }
 
-static enum mc_status send_choice(struct request *request, const char *role, struct slice text)
+static enum mc_status send_choice(struct request *request, const char *finish, const char *role, struct slice text)
 {
-    bool last = request->finish_reason && !request->api.include_usage;
+    bool last = finish && !request->api.include_usage;
     struct buf chunk;
 
     buf_init(&chunk, CHUNK_MAX);
     write_head(request, &chunk, chunk_object(request));
-    write_choice(request, &chunk, role, text);
+    write_choice(request, &chunk, finish, role, text);
     if (request->api.include_usage)
         buf_append_str(&chunk, ",\"usage\":null");
     if (last)
@@ -127,15 +131,34 @@ enum mc_status reply_stream_begin(struct request *request)
     if (status != MC_OK)
         return status;
     request->streaming = true;
-    return is_chat(request) ? send_choice(request, "assistant", (struct slice){0}) : MC_OK;
+    return is_chat(request) ? send_choice(request, NULL, "assistant", (struct slice){0}) : MC_OK;
+}
+
+/* Where to cut so that no character is split: at most `max` bytes. The text is valid UTF-8. */
+static size_t cut_at(const struct buf *text, size_t max)
+{
+    size_t len = text->len < max ? text->len : max;
+
+    while (len < text->len && (text->data[len] & 0xc0) == 0x80)
+        len--;
+    return len;
 }
 
 enum mc_status reply_text(struct request *request)
 {
     size_t len;
     const char *text = mc_text_take(request->text, &len);
+    enum mc_status status = MC_OK;
 
-    return len ? send_choice(request, NULL, slice_of(text, len)) : MC_OK;
+    if (len)
+        buf_append(&request->pending, text, len);
+    while (request->pending.len && !request->holding && status >= MC_OK) {
+        len = cut_at(&request->pending, TEXT_MAX);
+        status = send_choice(request, NULL, NULL, slice_of(request->pending.data, len));
+        buf_consume(&request->pending, len);
+        request->holding = status == MC_AGAIN;
+    }
+    return status;
 }
 
 static void send_usage(struct request *request)
@@ -153,14 +176,7 @@ static void send_usage(struct request *request)
 
 void reply_stream_finish(struct request *request)
 {
-    const char *reason = request->finish_reason;
-
-    request->finish_reason = NULL; /* not in the chunk before the last */
-    if (!request->streaming)
-        (void)reply_stream_begin(request);
-    (void)reply_text(request);
-    request->finish_reason = reason;
-    (void)send_choice(request, NULL, (struct slice){0});
+    (void)send_choice(request, request->finish_reason, NULL, (struct slice){0});
     if (request->api.include_usage)
         send_usage(request);
     (void)http_sse_send(request->http, NULL, slice_str("[DONE]"));
@@ -189,7 +205,7 @@ void reply_body(struct request *request)
         json_write_str(&body, slice_of(text, len));
         buf_printf(&body, "},\"logprobs\":null,\"finish_reason\":\"%s\"}]", request->finish_reason);
     } else {
-        write_choice(request, &body, NULL, slice_of(text, len));
+        write_choice(request, &body, request->finish_reason, NULL, slice_of(text, len));
     }
     write_usage(request, &body);
     write_mooncake(request, &body);

@@ -11,10 +11,10 @@
 /* Head of a stream, and for a chat the chunk that names the role. Sets request->streaming. */
 enum mc_status reply_stream_begin(struct request *request);
 
-/* One chunk with the text that may be sent now; nothing when there is none. */
+/* Chunks with the text that may be sent now, unless request->holding; what is not sent waits in request->pending. */
 enum mc_status reply_text(struct request *request);
 
-/* Rest of the text, finish reason, usage, [DONE]. on_leave must have been taken off: the client may leave in the middle. */
+/* Finish reason, usage, [DONE]; the text has been sent. on_leave must have been taken off: the client may leave in the middle. */
 void reply_stream_finish(struct request *request);
 
 /* The same for an error in a stream that has begun. */
