@@ -16,8 +16,6 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
-#include "base/rng.h"
 
 /* Path of the server program: beside the test. */
 static void server_path(char *path, size_t size)
@@ -114,9 +112,21 @@ void cluster_node_start(struct cluster *c, uint32_t i, const char *host_id)
     snprintf(memory, sizeof(memory), "%u", c->memory_mib);
     snprintf(transport, sizeof(transport), "%s", c->transport);
     snprintf(host, sizeof(host), "%s", host_id ? host_id : c->host_id);
-    const char *argv[] = {"store_server", "node", listen, c->master.address, state, run, name, memory, host, transport, NULL};
+    const char *argv[] = {
+        "store_server", "node", listen, c->master.address, state, run, name, memory, host, transport, NULL};
     spawn(server, argv);
     wait_ready(server);
+}
+
+void cluster_writer_start(struct cluster *c, struct server *writer, uint64_t first)
+{
+    char run[128], number[32];
+
+    snprintf(run, sizeof(run), "%s/run", c->dir);
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)first);
+    const char *argv[] = {"store_server", "writer", c->master.address, run, c->host_id, c->transport, number, NULL};
+    spawn(writer, argv);
+    wait_ready(writer);
 }
 
 void cluster_start(struct cluster *c, uint32_t nodes)
@@ -280,35 +290,4 @@ double cluster_cpu(const struct server *server)
     const char *at = strrchr(text, ')');
     assert_true(at && sscanf(at + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system_time) == 2);
     return (double)(user + system_time) / (double)sysconf(_SC_CLK_TCK);
-}
-
-void fill(void *dst, uint64_t len, uint64_t seed)
-{
-    struct rng rng;
-
-    rng_seed(&rng, seed);
-    rng_bytes(&rng, dst, len);
-}
-
-bool filled(const void *src, uint64_t len, uint64_t seed)
-{
-    uint8_t *want = malloc(len ? len : 1);
-    bool same;
-
-    assert_non_null(want);
-    fill(want, len, seed);
-    same = memcmp(src, want, len) == 0;
-    free(want);
-    return same;
-}
-
-struct mc_key block(uint64_t number)
-{
-    struct mc_key key;
-    uint8_t id[16];
-    uint64_t halves[2] = {hash_mix(number), hash_mix(~number)};
-
-    memcpy(id, halves, 16);
-    mc_key_block(&key, id);
-    return key;
 }

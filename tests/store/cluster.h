@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "content.h"
 #include "mooncake/store.h"
 
 enum { CLUSTER_NODES_MAX = 8 };
@@ -51,9 +52,7 @@ struct ledger cluster_ledger(struct server *node);
 /* CPU seconds a server has used. */
 double cluster_cpu(const struct server *server);
 
-/* Contents made from a number, so that they can be checked without being kept. */
-void fill(void *dst, uint64_t len, uint64_t seed);
-bool filled(const void *src, uint64_t len, uint64_t seed);
-struct mc_key block(uint64_t number);
+/* A process that writes without end (server.c) from block `first` on. */
+void cluster_writer_start(struct cluster *c, struct server *writer, uint64_t first);
 
 #endif

@@ -2,7 +2,9 @@
  *
  *     store_server master LISTEN STATE_DIR
  *     store_server node LISTEN MASTER STATE_DIR RUN_DIR NAME MEMORY_MIB HOST_ID TRANSPORT
+ *     store_server writer MASTER RUN_DIR HOST_ID TRANSPORT FIRST
  *
+ * The writer puts blocks FIRST, FIRST+1, ... of WRITER_SIZE bytes, and in between begins parts that it never ends.
  * Prints "ready ADDRESS ADMIN" when it listens. SIGUSR1 makes a node print its ledger as "ledger NAME=OBJECTS:BYTES ... quiet=0|1
  * registered=0|1 prefaulted=X". SIGTERM drains a node and ends a master. Ends with its parent. */
 #include <signal.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "content.h"
 #include "store/index/master.h"
 #include "store/node/node.h"
 
@@ -81,6 +84,42 @@ static int run_node(char **argv)
     return 0;
 }
 
+static int run_writer(char **argv)
+{
+    struct mc_store_opts opts = {
+        .size = sizeof(opts),
+        .master = argv[2],
+        .run_dir = argv[3],
+        .host_id = argv[4],
+        .transport = argv[5],
+        .connect_ms = 5000,
+    };
+    uint64_t first = strtoull(argv[6], NULL, 10);
+    struct mc_store *store;
+    struct mc_store_part *part;
+    uint8_t *data = malloc(WRITER_SIZE);
+
+    log_set_name("writer");
+    if (!data || mc_store_open(&opts, &store) != MC_OK)
+        return 1;
+    for (uint64_t i = 0;; i++) {
+        struct mc_key key = block(first + i), half = block(first + 1000000 + i);
+        enum mc_status status;
+
+        fill(data, WRITER_SIZE, first + i);
+        do {
+            status = mc_store_put(store, &key, data, WRITER_SIZE, NULL, 5000);
+        } while (status == MC_EPEERDOWN); /* the nodes are not known yet */
+        if (status != MC_OK || mc_store_part_begin(store, &half, WRITER_SIZE, NULL, 5000, &part) != MC_OK ||
+            mc_store_part_write(part, 0, data, WRITER_SIZE / 2, 5000) != MC_OK)
+            return 1;
+        if (i == 2) {
+            printf("ready writing -\n");
+            fflush(stdout);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -88,6 +127,8 @@ int main(int argc, char **argv)
         return run_master(argv);
     if (argc == 10 && strcmp(argv[1], "node") == 0)
         return run_node(argv);
+    if (argc == 7 && strcmp(argv[1], "writer") == 0)
+        return run_writer(argv);
     fprintf(stderr, "usage: see the head of server.c\n");
     return 2;
 }
