@@ -151,7 +151,7 @@ static void next_copy(struct client_core *core, uint64_t now, struct client_priv
             client_retry_at(core, p, core->peers[place->peer].since + WAIT_NODE_MS * NS_PER_MS);
             return;
         }
-        if (!client_peer_usable(core, now, place->peer))
+        if (!client_peer_usable(core, place->peer))
             continue;
         if (place->head < OBJECT_FIXED || place->head > OBJECT_HEADER_MAX) {
             p->miss = MC_MISS_STALE;
@@ -420,8 +420,6 @@ void client_get_on_io(struct client_core *core, uint64_t now, struct client_priv
 {
     p->reading = false;
     list_del(&p->read_link);
-    if (status == MC_OK)
-        client_peer_heard(core, now, p->places[p->place_at].peer);
     if (status != MC_OK) {
         copy_failed(core, now, p, status == MC_ENOENT || status == MC_EINVAL ? MC_MISS_STALE : MC_MISS_PEER_DOWN);
         return;

@@ -51,7 +51,8 @@ struct cpeer {
     struct store_member member;
     uint64_t heard;
     uint64_t since;     /* of the present health */
-    uint64_t trial_at;  /* suspects: the next trial may go then */
+    uint64_t trial_at;  /* suspects: the next trial goes then */
+    struct request ping; /* asks for nothing but an answer */
     struct list requests;
     struct list reads;  /* privates with a read under way */
     struct buf touches;
@@ -178,6 +179,7 @@ struct client_core {
     uint64_t seed, next_request, next_token, next_part;
     uint64_t wake;
     struct request subscribe;
+    uint64_t subscribe_at; /* to be asked then; DEADLINE_NONE */
     bool subscribed, closing;
     uint64_t created_at;
     struct mc_store_stats stats;
@@ -197,7 +199,7 @@ static inline void client_wake_at(struct client_core *core, uint64_t at)
 enum mc_status client_ask(struct client_core *core, uint64_t now, uint32_t peer, struct request *request,
     struct store_msg *msg, uint64_t deadline_ns, request_done_fn *done);
 void client_request_drop(struct client_core *core, struct request *request); /* its answer is not wanted any more */
-bool client_peer_usable(struct client_core *core, uint64_t now, uint32_t peer); /* may take a suspect's trial */
+bool client_peer_usable(const struct client_core *core, uint32_t peer);
 bool client_master_up(struct client_core *core, uint64_t now);
 uint32_t client_peer_find(const struct client_core *core, const uint8_t uuid[16]); /* 0: not known */
 void client_peer_heard(struct client_core *core, uint64_t now, uint32_t peer);

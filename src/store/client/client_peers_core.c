@@ -2,7 +2,7 @@
  *
  *     connecting -> ok <-> suspect          any -> gone (hung up) -> ok
  *
- * A suspect is asked nothing, except by one trial per trial_ms; whoever waits for it is told `peer down` at once and goes
+ * A suspect is asked nothing but for a sign of life, once per trial_ms; whoever waits for it is told `peer down` at once and goes
  * elsewhere. It is ok again with its first sign of life, whatever that is. */
 #include "store/client/client_impl.h"
 
@@ -75,7 +75,7 @@ static void peer_fail(struct client_core *core, uint64_t now, uint32_t number, b
 
     list_init(&requests);
     list_init(&reads);
-    list_for_each_safe(it, tmp, &peer->requests)
+    list_for_each_safe (it, tmp, &peer->requests)
         if (!quick_only || list_entry(it, struct request, link)->quick) {
             list_del(it);
             list_push_back(&requests, it);
@@ -109,7 +109,7 @@ static void set_health(struct client_core *core, uint64_t now, uint32_t number, 
     else if (health == PEER_GONE)
         peer_fail(core, now, number, false);
     else if (health == PEER_OK) /* calls that wait for a connection look again */
-        list_for_each(it, &core->live) {
+        list_for_each (it, &core->live) {
             struct client_private *p = list_entry(it, struct client_private, link);
 
             if (p->stage == STAGE_WAIT && heap_has(&p->retry))
@@ -127,17 +127,26 @@ void client_peer_heard(struct client_core *core, uint64_t now, uint32_t number)
         set_health(core, now, number, PEER_OK);
 }
 
-bool client_peer_usable(struct client_core *core, uint64_t now, uint32_t number)
+bool client_peer_usable(const struct client_core *core, uint32_t number)
+{
+    return core->peers[number].used && core->peers[number].health == PEER_OK;
+}
+
+/* The answer was heard already; that there was none is seen by the request's age. */
+static void on_ping(
+    struct client_core *core, uint64_t now, struct request *request, enum mc_status status, const struct store_msg *msg)
+{
+}
+
+/* A pin of nothing for no time: answered by a node that lives, without a trace there. */
+static void ping(struct client_core *core, uint64_t now, uint32_t number)
 {
     struct cpeer *peer = &core->peers[number];
+    struct store_msg msg = {.type = MSG_NODE_PIN, .pin = {.token = ++core->next_token}};
 
-    if (!peer->used)
-        return false;
-    if (peer->health == PEER_SUSPECT && now >= peer->trial_at) {
-        peer->trial_at = now + core->limits.trial_ms * NS_PER_MS;
-        return true;
-    }
-    return peer->health == PEER_OK;
+    peer->trial_at = now + core->limits.trial_ms * NS_PER_MS;
+    client_request_drop(core, &peer->ping);
+    client_ask(core, now, number, &peer->ping, &msg, peer->trial_at, on_ping);
 }
 
 static void on_subscribed(
@@ -153,7 +162,9 @@ static void subscribe(struct client_core *core, uint64_t now)
     struct store_msg msg = {.type = MSG_MASTER_SUBSCRIBE};
 
     client_request_drop(core, &core->subscribe);
-    client_ask(core, now, STORE_PEER_MASTER, &core->subscribe, &msg, DEADLINE_NONE, on_subscribed);
+    core->subscribe_at = DEADLINE_NONE;
+    if (client_ask(core, now, STORE_PEER_MASTER, &core->subscribe, &msg, DEADLINE_NONE, on_subscribed) == MC_AGAIN)
+        core->subscribe_at = now + BACKOFF_MS * NS_PER_MS;
 }
 
 bool client_master_up(struct client_core *core, uint64_t now)
@@ -330,7 +341,8 @@ uint32_t client_choose(struct client_core *core, uint64_t now, const struct clie
 static void touches_flush(struct client_core *core, uint32_t number)
 {
     struct cpeer *peer = &core->peers[number];
-    struct store_msg msg = {.type = MSG_NODE_TOUCH, .deadline_ms = DEADLINE_MS_NONE, .touch = buf_slice(&peer->touches)};
+    struct store_msg msg = {
+        .type = MSG_NODE_TOUCH, .deadline_ms = DEADLINE_MS_NONE, .touch = buf_slice(&peer->touches)};
 
     if (peer->health == PEER_OK)
         core->port.send(core->port.ctx, number, &msg); /* a hint */
@@ -360,6 +372,8 @@ void client_core_on_peer_up(
         return;
     peer = &core->peers[number];
     peer->heard = now;
+    if (number != STORE_PEER_MASTER && epoch > peer->member.epoch)
+        peer->member.epoch = epoch; /* the node itself is quicker than the master's word: what it held before is gone */
     if (number == STORE_PEER_MASTER) {
         set_health(core, now, number, PEER_OK);
         subscribe(core, now);
@@ -400,34 +414,45 @@ void client_core_on_gap(struct client_core *core, uint64_t now)
 {
     for (uint32_t i = 0; i < core->peers_top; i++) {
         core->peers[i].heard = now;
-        list_for_each(it, &core->peers[i].requests)
+        list_for_each (it, &core->peers[i].requests)
             list_entry(it, struct request, link)->sent_at = now;
     }
 }
 
-/* When this peer's silence begins to mean something; DEADLINE_NONE while nothing is awaited. */
+/* When this peer's silence begins to mean something; DEADLINE_NONE while no short answer is awaited. */
 static uint64_t silent_at(const struct client_core *core, const struct cpeer *peer)
 {
-    uint64_t since = DEADLINE_NONE;
-
     if (peer->health != PEER_OK)
         return DEADLINE_NONE;
-    list_for_each(it, &peer->requests) {
+    list_for_each (it, &peer->requests) { /* oldest first */
         const struct request *request = list_entry(it, struct request, link);
+        uint64_t since = request->sent_at > peer->heard ? request->sent_at : peer->heard;
 
-        if (request->quick) { /* oldest first */
-            since = request->sent_at > peer->heard ? request->sent_at : peer->heard;
-            break;
-        }
+        if (request->quick)
+            return since + core->limits.suspect_ms * NS_PER_MS;
     }
-    list_for_each(it, &peer->reads) {
-        const struct client_private *p = list_entry(it, struct client_private, read_link);
-        uint64_t at = p->waiting_since > peer->heard ? p->waiting_since : peer->heard;
+    return DEADLINE_NONE;
+}
 
-        since = deadline_min(since, at);
-        break;
-    }
-    return since == DEADLINE_NONE ? since : since + core->limits.suspect_ms * NS_PER_MS;
+/* When to ask a node for a sign of life: what is awaited from it may take long (much to read or to pull), or can be had without
+ * it (memory of this host), so neither silence nor success of a read says anything. */
+static uint64_t ping_at(const struct client_core *core, const struct cpeer *peer)
+{
+    const struct client_private *read = list_first(&peer->reads, struct client_private, read_link);
+    const struct request *request = list_first(&peer->requests, struct request, link);
+    uint64_t since = DEADLINE_NONE;
+
+    if (peer->health == PEER_SUSPECT)
+        return peer->trial_at;
+    if (peer->health != PEER_OK || peer->ping.id)
+        return DEADLINE_NONE;
+    if (read)
+        since = read->waiting_since;
+    if (request && !request->quick)
+        since = deadline_min(since, request->sent_at);
+    if (since == DEADLINE_NONE)
+        return DEADLINE_NONE;
+    return (since > peer->heard ? since : peer->heard) + core->limits.trial_ms * NS_PER_MS;
 }
 
 void client_peers_tick(struct client_core *core, uint64_t now)
@@ -441,9 +466,13 @@ void client_peers_tick(struct client_core *core, uint64_t now)
             continue;
         if (silent_at(core, peer) <= now)
             set_health(core, now, i, PEER_SUSPECT);
+        if (i != STORE_PEER_MASTER && ping_at(core, peer) <= now)
+            ping(core, now, i);
         if (i != STORE_PEER_MASTER && now >= peer->touch_at)
             touches_flush(core, i);
     }
+    if (master->health == PEER_OK && now >= core->subscribe_at)
+        subscribe(core, now);
     if (master->health == PEER_SUSPECT && now >= master->trial_at) {
         master->trial_at = now + core->limits.trial_ms * NS_PER_MS;
         subscribe(core, now);
@@ -452,7 +481,7 @@ void client_peers_tick(struct client_core *core, uint64_t now)
 
 uint64_t client_peers_wake(const struct client_core *core)
 {
-    uint64_t wake = DEADLINE_NONE;
+    uint64_t wake = core->peers[STORE_PEER_MASTER].health == PEER_OK ? core->subscribe_at : DEADLINE_NONE;
 
     for (uint32_t i = 0; i < core->peers_top; i++) {
         const struct cpeer *peer = &core->peers[i];
@@ -461,7 +490,7 @@ uint64_t client_peers_wake(const struct client_core *core)
             continue;
         wake = deadline_min(wake, silent_at(core, peer));
         if (i != STORE_PEER_MASTER)
-            wake = deadline_min(wake, peer->touch_at);
+            wake = deadline_min(wake, deadline_min(peer->touch_at, ping_at(core, peer)));
         else if (peer->health == PEER_SUSPECT)
             wake = deadline_min(wake, peer->trial_at);
     }

@@ -124,7 +124,7 @@ static void pin_next(struct client_core *core, uint64_t now, struct client_priva
     held->peers[held->peer_count++] = peer;
     msg.pin = (struct store_pin){
         .token = p->token, .pin_ms = p->call->pins.pin_ms, .generations = buf_slice(&core->scratch)};
-    status = client_peer_usable(core, now, peer)
+    status = client_peer_usable(core, peer)
         ? client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_pinned)
         : MC_EPEERDOWN;
     if (status != MC_OK)
@@ -276,7 +276,7 @@ void client_view_located(struct client_core *core, uint64_t now, struct client_p
     le64_put(generation, place->generation);
     msg.pin = (struct store_pin){.token = p->token, .pin_ms = held->pin_ms, .generations = slice_of(generation, 8)};
     p->stage = STAGE_ASK;
-    if (client_peer_usable(core, now, place->peer))
+    if (client_peer_usable(core, place->peer))
         status = client_ask(core, now, place->peer, &p->request, &msg, p->call->deadline_ns, on_view_pinned);
     if (status != MC_OK)
         pin_fail(core, p, status == MC_AGAIN ? MC_EBUSY : MC_EPEERDOWN);
