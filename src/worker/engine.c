@@ -254,18 +254,6 @@ static bool preempt(struct worker *worker)
 
 /* ---- steps ---- */
 
-static void threads_set(struct worker *worker, bool fixed)
-{
-    uint32_t threads = worker->opts.threads_fixed;
-
-    if (!fixed)
-        threads = worker->budget ? budget_take(worker->budget) : worker->info->threads_max;
-    if (threads > worker->info->threads_max)
-        threads = worker->info->threads_max;
-    mc_engine_set_threads(worker->engine, threads);
-    worker->threads = threads;
-}
-
 /* An engine call failed for the runs in it. */
 static void step_failed(struct worker *worker, struct run *run, enum mc_status status, const char *what)
 {
@@ -305,10 +293,11 @@ static void step_prefill(struct worker *worker, struct run *run, uint32_t tokens
         .cancel = &run->cancel};
     const float *logits = NULL;
     uint32_t before = run->length, computed;
-    uint64_t begun = now_ns(), ended;
+    struct pace clock = pace_begin(worker);
     enum mc_status status = mc_engine_prefill(worker->engine, &prefill, &logits);
+    double seconds = pace_end(worker, &clock);
+    uint64_t ended = now_ns();
 
-    ended = now_ns();
     run->length = mc_engine_seq_length(worker->engine, run->seq);
     computed = run->length - before;
     run->finish.computed_tokens += computed;
@@ -318,8 +307,8 @@ static void step_prefill(struct worker *worker, struct run *run, uint32_t tokens
         return;
     }
     worker->engine_failures = 0;
-    fit_add(&worker->prefill_fit, (const double[FIT_TERMS]){1, computed, computed * (before + computed / 2.0)},
-        (double)(ended - begun) * 1e-9);
+    fit_add(
+        &worker->prefill_fit, (const double[FIT_TERMS]){1, computed, computed * (before + computed / 2.0)}, seconds);
     put_pump(worker, run, run_full_blocks(run));
     if (run->length < run->prompt) {
         progress_say(worker, run, ended);
@@ -353,16 +342,19 @@ static void decoded(struct worker *worker, struct run *run, const struct mc_deco
 static void step_decode(struct worker *worker, struct run **runs, size_t count)
 {
     struct mc_decode_slot slots[MC_ENGINE_SEQUENCES_MAX];
-    uint64_t begun = now_ns(), cells = 0;
+    struct pace clock = pace_begin(worker);
+    uint64_t cells = 0;
     enum mc_status status;
+    double seconds;
 
     for (size_t i = 0; i < count; i++) {
         slots[i] = (struct mc_decode_slot){.seq = runs[i]->seq, .token = runs[i]->tokens[runs[i]->length]};
         if (!runs[i]->prefilled_ns)
-            runs[i]->prefilled_ns = begun; /* everything was loaded */
+            runs[i]->prefilled_ns = clock.wall_ns; /* everything was loaded */
         cells += runs[i]->length;
     }
     status = mc_engine_decode(worker->engine, slots, count);
+    seconds = pace_end(worker, &clock);
     if (status != MC_OK) {
         if (status == MC_ENOSPC && preempt(worker))
             return;
@@ -371,8 +363,7 @@ static void step_decode(struct worker *worker, struct run **runs, size_t count)
         return;
     }
     worker->engine_failures = 0;
-    fit_add(&worker->decode_fit, (const double[FIT_TERMS]){1, (double)count, (double)cells},
-        (double)(now_ns() - begun) * 1e-9);
+    fit_add(&worker->decode_fit, (const double[FIT_TERMS]){1, (double)count, (double)cells}, seconds);
     for (size_t i = 0; i < count; i++) {
         log_set_trace(runs[i]->trace);
         decoded(worker, runs[i], &slots[i]);
@@ -384,7 +375,7 @@ static bool step(struct worker *worker)
 {
     struct run *runs[MC_ENGINE_SEQUENCES_MAX], *decoding[MC_ENGINE_SEQUENCES_MAX];
     struct batch_run views[MC_ENGINE_SEQUENCES_MAX];
-    struct wmsg_speed speed = engine_speed(worker);
+    struct wmsg_speed speed = pace_speed(worker);
     struct batch_limits limits = {worker->info->chunk_tokens, worker->opts.stall_ms * 1e-3, &speed};
     struct batch_step choice;
     size_t count = 0, decoding_count = 0;
@@ -405,7 +396,6 @@ static bool step(struct worker *worker)
     choice = batch_pick(&worker->batcher, views, count, &limits);
     if (choice.what == BATCH_NONE)
         return false;
-    threads_set(worker, worker->opts.threads_fixed != 0);
     if (choice.what == BATCH_PREFILL) {
         log_set_trace(runs[choice.run]->trace);
         step_prefill(worker, runs[choice.run], choice.tokens);
@@ -475,23 +465,6 @@ void engine_run_arrived(struct worker *worker, struct note *note)
 
 /* ---- what others are told ---- */
 
-struct wmsg_speed engine_speed(const struct worker *worker)
-{
-    const double *p = worker->prefill_fit.c, *d = worker->decode_fit.c, *l = worker->load_fit.c;
-
-    return (struct wmsg_speed){.prefill_base = p[0],
-        .prefill_token = p[1],
-        .prefill_pair = p[2],
-        .decode_base = d[0],
-        .decode_sequence = d[1],
-        .decode_kv = d[2],
-        .load_base = l[0],
-        .load_byte = l[1],
-        .prefill_samples = worker->prefill_fit.samples,
-        .decode_samples = worker->decode_fit.samples,
-        .load_samples = worker->load_fit.samples};
-}
-
 static void count_run(struct wmsg_status *status, const struct run *run)
 {
     uint32_t left = run->state == RUN_COMPUTING ? run_prefill_left(run) : run->state < RUN_COMPUTING ? run->prompt : 0;
@@ -514,7 +487,7 @@ static void publish(struct worker *worker)
         .store_up = worker->store && gate_open(&worker->load_gate, now) && gate_open(&worker->put_gate, now),
         .threads = worker->threads,
         .puts_queued = worker->puts_flying * worker->info->block_size,
-        .speed = engine_speed(worker)};
+        .speed = pace_speed(worker)};
 
     list_for_each (it, &worker->runs)
         count_run(&status, list_entry(it, struct run, link));
@@ -552,43 +525,4 @@ void *engine_main(void *arg)
         inbox_wait(&worker->inbox, next);
     }
     return NULL;
-}
-
-/* ---- before the first request ---- */
-
-/* Measure: two prefill lengths and a few decode steps; what a real prompt costs is learned as they come. */
-void engine_calibrate(struct worker *worker)
-{
-    enum { LONG = 192, SHORT = 64, STEPS = 4 };
-    uint32_t tokens[LONG], seq, ends[] = {SHORT, LONG}, length;
-    uint64_t begun;
-
-    for (uint32_t i = 0; i < LONG; i++)
-        tokens[i] = (i * 7 + 1) % worker->info->vocab_size;
-    threads_set(worker, worker->opts.threads_fixed != 0);
-    if (mc_engine_seq_create(worker->engine, &seq) != MC_OK)
-        return;
-    for (size_t i = 0; i < 2 && ends[i] < worker->info->sequence_tokens_max; i++) {
-        struct mc_prefill prefill = {.seq = seq, .end = ends[i], .tokens = tokens, .tokens_max = LONG};
-        uint32_t before = mc_engine_seq_length(worker->engine, seq), n;
-
-        begun = now_ns();
-        if (mc_engine_prefill(worker->engine, &prefill, NULL) != MC_OK)
-            break;
-        n = mc_engine_seq_length(worker->engine, seq) - before;
-        fit_add(&worker->prefill_fit, (const double[FIT_TERMS]){1, n, n * (before + n / 2.0)},
-            (double)(now_ns() - begun) * 1e-9);
-    }
-    length = mc_engine_seq_length(worker->engine, seq);
-    for (int i = 0; i < STEPS && length + 1 < worker->info->sequence_tokens_max; i++, length++) {
-        struct mc_decode_slot slot = {.seq = seq, .token = tokens[i]};
-
-        begun = now_ns();
-        if (length == 0 || mc_engine_decode(worker->engine, &slot, 1) != MC_OK || slot.status != MC_OK)
-            break;
-        fit_add(&worker->decode_fit, (const double[FIT_TERMS]){1, 1, length}, (double)(now_ns() - begun) * 1e-9);
-    }
-    mc_engine_seq_free(worker->engine, seq);
-    if (worker->budget)
-        budget_idle(worker->budget);
 }

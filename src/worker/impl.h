@@ -2,7 +2,8 @@
  *
  *     net.c     net thread: Conductors, requests in, events out       engine.c  engine thread: admission, steps, endings
  *     load.c    engine thread: import of prefixes                     put.c     engine thread: export of blocks
- *     pins.c    helper thread: the Store's blocking calls             worker.c  create, drain, destroy
+ *     pace.c    engine thread: threads and times of steps             pins.c    helper thread: the Store's blocking calls
+ *     worker.c  create, drain, destroy
  *
  * Net to engine thread: notes in the inbox. Engine to net thread: events in the outbox and the published snapshot.
  * The Store's callbacks only post notes. */
@@ -17,6 +18,7 @@
 #include "mooncake/store.h"
 #include "net/rpc.h"
 #include "worker/budget.h"
+#include "worker/crowd.h"
 #include "worker/fit.h"
 #include "worker/gate.h"
 #include "worker/inbox.h"
@@ -85,6 +87,7 @@ struct worker {
     struct batcher batcher;
     struct fit prefill_fit, decode_fit, load_fit;
     struct budget *budget;
+    struct crowd crowd;
     struct slots load_slots, put_slots;
     struct gate load_gate, put_gate;
     struct list puts, windows; /* in flight: struct put, struct load_window */
@@ -127,8 +130,16 @@ void *engine_main(void *worker);
 note_fn engine_run_arrived;
 void engine_run_fail(struct worker *worker, struct run *run, enum mc_status status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-struct wmsg_speed engine_speed(const struct worker *worker);
-void engine_calibrate(struct worker *worker); /* before the threads run */
+
+/* pace.c: engine thread, or whoever creates the worker before it runs */
+struct pace {
+    uint64_t wall_ns, cpu_ns; /* at begin */
+    uint32_t share;           /* threads that were ours */
+};
+struct pace pace_begin(struct worker *worker);
+double pace_end(struct worker *worker, const struct pace *pace); /* seconds since begin */
+struct wmsg_speed pace_speed(const struct worker *worker);
+void pace_calibrate(struct worker *worker);
 
 /* load.c: engine thread */
 void load_begin(

@@ -353,7 +353,7 @@ static uint32_t blocks_wanted(const struct worker *worker, const struct run *run
 {
     uint32_t block_tokens = worker->info->block_tokens, blocks = run_load_max(run);
     uint32_t asked_blocks = run->msg.load_tokens / block_tokens;
-    struct wmsg_speed speed = engine_speed(worker);
+    struct wmsg_speed speed = pace_speed(worker);
     uint32_t prompt_part;
 
     if (!worker->store || !run->msg.cache_read || !gate_open(&worker->load_gate, now_ns()))
@@ -371,7 +371,7 @@ static uint32_t blocks_wanted(const struct worker *worker, const struct run *run
 static uint64_t load_budget_ms(const struct worker *worker, const struct run *run, uint32_t blocks)
 {
     uint32_t tokens = blocks * worker->info->block_tokens, prompt = tokens < run->prompt ? tokens : run->prompt;
-    struct wmsg_speed speed = engine_speed(worker);
+    struct wmsg_speed speed = pace_speed(worker);
     double seconds = wmsg_prefill_s(&speed, prompt, 0) + (tokens - prompt) * wmsg_decode_s(&speed, 1, tokens);
     double ms = seconds * 1e3;
 

@@ -277,8 +277,8 @@ enum mc_status worker_create(const struct worker_opts *opts, struct worker **out
     if (status != MC_OK)
         goto undo;
     if (worker->opts.calibrate)
-        engine_calibrate(worker);
-    worker->snapshot.speed = engine_speed(worker);
+        pace_calibrate(worker);
+    worker->snapshot.speed = pace_speed(worker);
     if (worker->store)
         status = pins_start(&worker->pins, worker->store);
     if (status == MC_OK)

@@ -1,0 +1,48 @@
+/* crowd.h - is somebody else on our cores?
+ *
+ * Engines spin at barriers. When another process takes a core, every barrier waits for the thread that lost it, and one thread
+ * fewer is faster than all of them. It shows in the CPU time of a step: alone it is wall time x threads. A step that got less
+ * than CROWD_SHARE of that sends us to fewer threads for a while, doubling from 0.5 s to 8 s as long as it stays so; then one
+ * step tries with all again. (An engine that sleeps, as the synthetic one does, looks crowded too: it does not mind.)
+ * Pure; threads: the engine thread. */
+#ifndef WORKER_CROWD_H
+#define WORKER_CROWD_H
+
+#include <stdint.h>
+
+#include "base/clock.h"
+
+enum { CROWD_PAUSE_MS_MIN = 500, CROWD_PAUSE_MS_MAX = 8000 };
+#define CROWD_SHARE       0.8
+#define CROWD_STEP_NS_MIN (2 * NS_PER_MS) /* shorter steps say nothing */
+
+struct crowd {
+    uint64_t until_ns;
+    uint32_t pause_ms; /* the last one; 0: not crowded */
+};
+
+/* Threads to compute with, of `share` that are ours. */
+static inline uint32_t crowd_threads(const struct crowd *crowd, uint32_t share, uint64_t now)
+{
+    uint32_t less = share / 4 ? share / 4 : 1;
+
+    return share > 1 && now < crowd->until_ns ? share - less : share;
+}
+
+/* A step with `threads` of `share` took that long. */
+static inline void crowd_step(
+    struct crowd *crowd, uint32_t share, uint32_t threads, uint64_t wall_ns, uint64_t cpu_ns, uint64_t now)
+{
+    if (threads < 2 || threads < share || wall_ns < CROWD_STEP_NS_MIN)
+        return;
+    if ((double)cpu_ns >= CROWD_SHARE * (double)wall_ns * threads) {
+        crowd->pause_ms = 0;
+        return;
+    }
+    crowd->pause_ms = crowd->pause_ms ? crowd->pause_ms * 2 : CROWD_PAUSE_MS_MIN;
+    if (crowd->pause_ms > CROWD_PAUSE_MS_MAX)
+        crowd->pause_ms = CROWD_PAUSE_MS_MAX;
+    crowd->until_ns = now + crowd->pause_ms * NS_PER_MS;
+}
+
+#endif
