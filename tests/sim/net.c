@@ -96,8 +96,8 @@ static enum mc_status net_send(void *ctx, uint32_t peer, const struct store_msg 
     event = calloc(1, sizeof(*event));
     if (!event)
         abort();
-    event->len = body.len;
-    event->bytes = buf_steal(&body, NULL);
+
+    event->bytes = buf_steal(&body, &event->len);
     event->run = on_deliver;
     event->over = link;
     event->life = link->life;

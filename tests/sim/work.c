@@ -772,7 +772,7 @@ static void heal(struct world *world)
         if (!world->procs[i].alive)
             proc_start(&world->procs[i]);
     }
-    run_until(world, world->now + 6 * NS_PER_S);
+    run_until(world, world->now + 13 * NS_PER_S); /* parts that were left alone idle for 10 s */
 }
 
 static void check_nodes(struct world *world)

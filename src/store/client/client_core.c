@@ -31,7 +31,7 @@ enum mc_status client_core_create(
     };
     core->port = *port;
     core->seed = seed;
-    core->wake = DEADLINE_NONE;
+    core->wake = core->subscribe_at = DEADLINE_NONE;
     rng_seed(&core->rng, seed);
     core->next_token = rng_u64(&core->rng) | 1;
     list_init(&core->lru);

@@ -30,6 +30,7 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
     core->port = *port;
     core->seed = seed;
     core->next_request = 1;
+    core->catch_up_at = DEADLINE_NONE;
     core->stats.term = limits->term ? limits->term : 1;
     core->stats.instance = instance;
     list_init(&core->pendings);

@@ -16,6 +16,7 @@ enum {
     MEMBERS_PUSH_MS = 1000, /* changes of numbers (not of states) are told that often */
     DROP_BATCH = 1024,
     REDROP_MS = 100,
+    CATCH_UP_MS = 10,
     GHOSTS = 1 << 14,       /* remembered evictions */
 };
 
@@ -62,6 +63,7 @@ struct drop {
 struct peer {
     bool up;
     bool subscribed;
+    bool behind;     /* a notice could not be queued for it: it is told everything again */
     enum hello_role role;
     uint16_t member; /* whose control connection this is */
     uint8_t uuid[16];
@@ -86,6 +88,7 @@ struct index_core {
     struct pool pending_pool, drop_pool;
     uint64_t next_request;
     uint64_t next_push;    /* of members' numbers */
+    uint64_t catch_up_at;  /* when those that are behind are told; DEADLINE_NONE */
     uint64_t counter;      /* of versions in this term */
     uint64_t seed;
     struct index_stats stats;

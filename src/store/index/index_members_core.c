@@ -85,9 +85,9 @@ static struct member *create(struct index_core *core)
     return NULL;
 }
 
-static void push(struct index_core *core, const struct member *only, const uint8_t *forgotten);
+static void push(struct index_core *core, uint64_t now, const struct member *only, const uint8_t *forgotten);
 
-static void forget(struct index_core *core, struct member *m)
+static void forget(struct index_core *core, uint64_t now, struct member *m)
 {
     uint8_t uuid[16];
 
@@ -98,7 +98,7 @@ static void forget(struct index_core *core, struct member *m)
     index_lose_all(core, m);
     buf_fini(&m->promises);
     m->used = false;
-    push(core, NULL, uuid);
+    push(core, now, NULL, uuid);
 }
 
 /* ---- registration and heartbeats ---- */
@@ -194,7 +194,38 @@ void index_member_down(struct index_core *core, uint64_t now, struct member *mem
 
 /* ---- telling clients ---- */
 
-static void push(struct index_core *core, const struct member *only, const uint8_t *forgotten)
+static void tell(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *notice)
+{
+    if (core->port.send(core->port.ctx, peer, notice) == MC_OK) {
+        core->peers[peer].behind &= !notice->members.full;
+        return;
+    }
+    core->peers[peer].behind = true;
+    core->catch_up_at = deadline_min(core->catch_up_at, now + CATCH_UP_MS * NS_PER_MS);
+}
+
+static struct slice all_members(struct index_core *core)
+{
+    buf_reset(&core->out);
+    for (uint32_t i = 0; i < core->members_top; i++)
+        if (core->members[i].used)
+            store_member_put(&core->out, &core->members[i].info);
+    return buf_slice(&core->out);
+}
+
+/* Those whose queue was full when something changed. A full list also says who is forgotten: whoever is not in it. */
+static void catch_up(struct index_core *core, uint64_t now)
+{
+    struct store_msg notice = {.type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE};
+
+    core->catch_up_at = DEADLINE_NONE;
+    notice.members = (struct store_members){.term = core->stats.term, .full = true, .list = all_members(core)};
+    for (uint32_t i = 0; i < core->limits.peers_max; i++)
+        if (core->peers[i].up && core->peers[i].behind)
+            tell(core, now, i, &notice);
+}
+
+static void push(struct index_core *core, uint64_t now, const struct member *only, const uint8_t *forgotten)
 {
     struct store_msg notice = {.type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE};
 
@@ -206,20 +237,16 @@ static void push(struct index_core *core, const struct member *only, const uint8
         notice.members.forgotten = slice_of(forgotten, 16);
     for (uint32_t i = 0; i < core->limits.peers_max; i++)
         if (core->peers[i].up && core->peers[i].subscribed)
-            core->port.send(core->port.ctx, i, &notice);
+            tell(core, now, i, &notice);
 }
 
 void index_on_subscribe(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
 {
     struct store_msg reply = store_msg_reply(msg, MC_OK);
 
-    buf_reset(&core->out);
-    for (uint32_t i = 0; i < core->members_top; i++)
-        if (core->members[i].used)
-            store_member_put(&core->out, &core->members[i].info);
-    reply.members = (struct store_members){.term = core->stats.term, .full = true, .list = buf_slice(&core->out)};
+    reply.members = (struct store_members){.term = core->stats.term, .full = true, .list = all_members(core)};
     core->peers[peer].subscribed = true;
-    index_reply(core, peer, &reply);
+    tell(core, now, peer, &reply);
 }
 
 /* ---- promises, told to owners some at a time ---- */
@@ -263,7 +290,7 @@ void index_members_tick(struct index_core *core, uint64_t now)
             continue;
         update_state(core, m, now);
         if (m->info.state == NODE_UNREACHABLE && now - m->heard >= core->limits.forget_ms * NS_PER_MS) {
-            forget(core, m);
+            forget(core, now, m);
             continue;
         }
         if (now >= m->promise_at)
@@ -272,16 +299,18 @@ void index_members_tick(struct index_core *core, uint64_t now)
             index_redrop(core, now, m);
         if (m->changed || (numbers && m->dirty)) {
             m->changed = m->dirty = false;
-            push(core, m, NULL);
+            push(core, now, m, NULL);
         }
     }
+    if (now >= core->catch_up_at)
+        catch_up(core, now);
     if (numbers)
         core->next_push = now + MEMBERS_PUSH_MS * NS_PER_MS;
 }
 
 uint64_t index_members_wake(const struct index_core *core)
 {
-    uint64_t wake = DEADLINE_NONE;
+    uint64_t wake = core->catch_up_at;
 
     for (uint32_t i = 0; i < core->members_top; i++) {
         const struct member *m = &core->members[i];

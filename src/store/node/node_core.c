@@ -88,8 +88,9 @@ enum mc_status node_core_create(const struct node_limits *limits, const struct s
     core->slabs_max = core->limits.objects_max / SLAB_OBJS + 1;
     core->slabs = calloc(core->slabs_max, sizeof(*core->slabs));
     core->peer_up = calloc(core->limits.peers_max, sizeof(*core->peer_up));
+    core->info_owed = calloc(core->limits.peers_max, sizeof(*core->info_owed));
     core->alloc = alloc_create((size_t)core->limits.objects_max * 2 + 1024);
-    if (!core->slabs || !core->peer_up || !core->alloc || hashmap_init(&core->by_key, 0, 0) != MC_OK ||
+    if (!core->slabs || !core->peer_up || !core->info_owed || !core->alloc || hashmap_init(&core->by_key, 0, 0) != MC_OK ||
         hashmap_init(&core->by_gen, 0, 0) != MC_OK ||
         evict_create(policy, core->limits.objects_max, &core->evict) != MC_OK)
         goto undo;
@@ -132,6 +133,7 @@ void node_core_destroy(struct node_core *core)
         free(core->slabs[i]);
     free(core->slabs);
     free(core->peer_up);
+    free(core->info_owed);
     free(core->memory);
     free(core);
 }
@@ -156,7 +158,21 @@ static void say_info(struct node_core *core, uint32_t peer)
         store_segment_put(&core->out, &segment);
     }
     msg.segments = buf_slice(&core->out);
-    core->port.send(core->port.ctx, peer, &msg);
+    core->info_owed[peer] = core->port.send(core->port.ctx, peer, &msg) != MC_OK;
+    core->any_info_owed |= core->info_owed[peer];
+}
+
+/* Clients can do nothing here before they know that. */
+static void infos_tick(struct node_core *core, uint64_t now)
+{
+    if (!core->any_info_owed)
+        return;
+    core->any_info_owed = false;
+    for (uint32_t peer = 1; peer < core->limits.peers_max; peer++)
+        if (core->peer_up[peer] && core->info_owed[peer])
+            say_info(core, peer);
+    if (core->any_info_owed)
+        node_wake_at(core, now + RETRY_MS * NS_PER_MS);
 }
 
 void node_core_on_peer_up(struct node_core *core, uint64_t now, uint32_t peer)
@@ -168,6 +184,8 @@ void node_core_on_peer_up(struct node_core *core, uint64_t now, uint32_t peer)
         node_master_up(core, now);
     else
         say_info(core, peer);
+    if (core->any_info_owed)
+        node_wake_at(core, now + RETRY_MS * NS_PER_MS);
 }
 
 void node_core_on_peer_down(struct node_core *core, uint64_t now, uint32_t peer)
@@ -232,6 +250,7 @@ void node_core_on_message(struct node_core *core, uint64_t now, uint32_t peer, c
 void node_core_on_tick(struct node_core *core, uint64_t now)
 {
     core->wake = DEADLINE_NONE;
+    infos_tick(core, now);
     node_puts_tick(core, now);
     node_pins_tick(core, now);
     node_watermark(core, now);

@@ -27,6 +27,7 @@ enum {
     INVENTORY_BATCH = 2048,
     GONE_BATCH = 4096,
     REGISTER_RETRY_MS = 1000,
+    COMMIT_RETRY_MS = 3000, /* beyond the time an upsert may take at the master */
     RETRY_MS = 10,        /* the queue to the master was full */
     EVICT_SLICE = 64,     /* objects evicted by the watermark in one tick */
 };
@@ -108,6 +109,7 @@ struct batch { /* a commit message under way */
     struct list link;
     struct list objs; /* in the order of its entries */
     uint64_t request;
+    uint64_t again_at; /* said again then: the answer was lost */
     bool upsert;
 };
 
@@ -151,6 +153,8 @@ struct node_core {
     uint64_t wake;        /* work that waits for the next tick */
     uint64_t pinned;      /* bytes */
     bool *peer_up;
+    bool *info_owed;      /* NODE_INFO could not be queued for this client */
+    bool any_info_owed;
 
     /* the master */
     bool master_up, registered, reporting;

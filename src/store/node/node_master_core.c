@@ -137,7 +137,29 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
     }
     list_push_back(&core->batches, &batch->link);
     core->batches_out += !batch->upsert;
+    batch->again_at = now + COMMIT_RETRY_MS * NS_PER_MS;
+    node_wake_at(core, batch->again_at);
     return true;
+}
+
+/* No verdict for long: the answer found a full queue. Said again it does no harm: the master knows its copies. */
+static void commits_again(struct node_core *core, uint64_t now)
+{
+    list_for_each(it, &core->batches) {
+        struct batch *batch = list_entry(it, struct batch, link);
+        struct store_msg msg = {
+            .type = MSG_NODE_COMMIT, .request = batch->request, .deadline_ms = DEADLINE_MS_NONE};
+
+        if (now >= batch->again_at) {
+            buf_reset(&core->out);
+            list_for_each(obj, &batch->objs)
+                entry_put(&core->out, list_entry(obj, struct obj, link));
+            msg.commit.entries = buf_slice(&core->out);
+            core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg);
+            batch->again_at = now + COMMIT_RETRY_MS * NS_PER_MS;
+        }
+        node_wake_at(core, batch->again_at);
+    }
 }
 
 static void verdict_ok(struct node_core *core, uint64_t now, struct obj *obj, uint64_t version)
@@ -318,6 +340,7 @@ void node_master_tick(struct node_core *core, uint64_t now)
     }
     if (!gone_flush(core, now))
         return;
+    commits_again(core, now);
     while (!list_empty(&core->upserts) && commit_send(core, now, &core->upserts, 1))
         ;
     while (!list_empty(&core->commits) && core->batches_out < COMMITS_OUT &&
