@@ -41,6 +41,16 @@ static void print_users(unsigned section)
     puts("\n");
 }
 
+/* The section's rows; --config, which every command has, stands in a second table that is said once in the introduction. */
+static void print_first_table(const char *markdown)
+{
+    const char *table = strchr(markdown, '|');
+    const char *end = table ? strstr(table, "\n\n") : NULL;
+
+    if (table)
+        printf("%.*s\n\n", end ? (int)(end - table) : (int)strlen(table), table);
+}
+
 static bool section_visible(const struct settings_rows *part)
 {
     for (size_t i = 0; i < part->count; i++)
@@ -73,7 +83,7 @@ static int print_markdown(struct cli *cli)
         options_print_markdown(options, &out);
         printf("## %s\n\nRead by ", part->title);
         print_users(part->section);
-        puts(buf_cstr(&out));
+        print_first_table(buf_cstr(&out));
         options_destroy(options);
         buf_fini(&out);
     }
