@@ -7,6 +7,7 @@
  *            <------------------------------ SHM_PROOF(nonce D, can read)
  *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed:
  *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -544,24 +545,51 @@ static void on_accept(struct loop *loop, struct loop_io *io, unsigned events)
         session_start(shm, fd, false, NULL);
 }
 
+/* Sockets of processes that were killed: nobody listens at them. A socket gets its final name only when it listens, so none that is
+ * just coming to be is taken for dead. */
+static void sweep(const char *dir)
+{
+    DIR *list = opendir(dir);
+    struct dirent *entry;
+
+    while (list && (entry = readdir(list)) != NULL) {
+        size_t len = strlen(entry->d_name);
+        struct sockaddr_un sun = {.sun_family = AF_UNIX};
+        int fd, n;
+
+        if (strncmp(entry->d_name, "te-", 3) != 0 || len < 8 || strcmp(entry->d_name + len - 5, ".sock") != 0)
+            continue;
+        n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/%s", dir, entry->d_name);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd >= 0 && n > 0 && (size_t)n < sizeof(sun.sun_path) &&
+            connect(fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 && errno == ECONNREFUSED)
+            unlink(sun.sun_path);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (list)
+        closedir(list);
+}
+
 static enum mc_status listen_start(struct shm *shm)
 {
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
     uint8_t random[8];
     char hex[17];
-    int n;
+    int n, m;
 
+    sweep(shm->te->run_dir);
     mc_random_bytes(random, sizeof(random));
     hex_encode(hex, random, sizeof(random));
     n = snprintf(shm->path, sizeof(shm->path), "%s/te-%s.sock", shm->te->run_dir, hex);
-    if (n < 0 || (size_t)n >= sizeof(shm->path)) {
+    m = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/te-%s.new", shm->te->run_dir, hex);
+    if (n < 0 || (size_t)n >= sizeof(shm->path) || m < 0 || (size_t)m >= sizeof(sun.sun_path)) {
         log_error("transfer: run directory %s: too long for a socket in it (at most 80 bytes)", shm->te->run_dir);
         return MC_EINVAL;
     }
-    memcpy(sun.sun_path, shm->path, (size_t)n + 1);
     shm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (shm->listen_fd < 0 || bind(shm->listen_fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
-        listen(shm->listen_fd, 128) != 0) {
+        listen(shm->listen_fd, 128) != 0 || rename(sun.sun_path, shm->path) != 0) {
         log_error("transfer: cannot listen at %s: %m", shm->path);
         return MC_ESYS;
     }
