@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -327,9 +328,10 @@ static void cancelled(void **state)
     assert_int_equal(other.finish.reason, WMSG_CANCELLED);
     assert_true(answer.done_ns - answer.begun_ns < 3 * NS_PER_S);
     assert_true(other.count < 1000);
-    do
+    do {
+        usleep(1000);
         script_status(fx.script, w, &status);
-    while (status.kv_used || status.decoding || status.prefilling); /* its limit is the test's */
+    } while (status.kv_used || status.decoding || status.prefilling); /* its limit is the test's */
 }
 
 /* A Conductor that goes away cancels its runs; the worker dials again and serves. */
@@ -487,9 +489,10 @@ static void pins_and_release(void **state)
     uint64_t until = deadline_after_ms(now_ns(), 4000);
 
     serve_through(p, d, 3, 5000);
-    do
+    do {
+        usleep(1000);
         memory_store_counts(&counts);
-    while ((counts.unpins < 3 || counts.pins < 3) && now_ns() < until);
+    } while ((counts.unpins < 3 || counts.pins < 3) && now_ns() < until);
     assert_int_equal(counts.pins, 3);
     assert_int_equal(counts.unpins, 3); /* by W_RELEASE: hold_ms is longer than this test waits */
 }
