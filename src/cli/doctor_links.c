@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "cli/api.h"
 #include "cli/doctor.h"
 #include "cli/model.h"
@@ -116,20 +117,36 @@ static bool node_answers(const struct mc_node_info *node, uint32_t timeout_ms)
     return answers;
 }
 
+/* The nodes as the master tells them; its first word about them comes just after the connection stands. */
+static uint32_t list_nodes(struct cli *cli, struct mc_store *store, struct mc_node_info *rows, uint32_t rows_max)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+    uint64_t deadline = deadline_after_ms(now_ns(), cli->set->timeout_ms < 1000 ? cli->set->timeout_ms : 1000);
+
+    for (;;) {
+        uint32_t n = rows_max;
+        enum mc_status status = mc_store_nodes(store, (uint32_t)cli->set->timeout_ms, rows, &n);
+        if (status != MC_OK)
+            n = 0;
+        if (n > 0 || deadline_passed(deadline, now_ns()))
+            return n;
+        nanosleep(&pause, NULL);
+    }
+}
+
 void doctor_nodes(struct cli *cli, struct doctor_finding *finding)
 {
     static const char *const states[] = {"up", "suspect", "unreachable", "draining"};
     struct mc_node_info rows[64];
-    uint32_t n = 64;
     struct mc_store *store;
 
     if (open_store(cli, &store) != MC_OK) {
         doctor_say(finding, DOCTOR_NOTE, "", "cannot be asked without the master");
         return;
     }
-    enum mc_status status = mc_store_nodes(store, (uint32_t)cli->set->timeout_ms, rows, &n);
+    uint32_t n = list_nodes(cli, store, rows, 64);
     mc_store_close(store);
-    if (status != MC_OK || n == 0) {
+    if (n == 0) {
         doctor_say(finding, DOCTOR_BROKEN, "start one: mooncake node --master ADDR", "the master knows no node");
         return;
     }
