@@ -1,0 +1,293 @@
+/* flip_test.c - goal: no flipped bit ever becomes wrong bytes of a get.
+ * Method: master, two nodes and a client in this process, so that the nodes' memory can be reached; 10,000 random flips each in
+ * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`) and with two
+ * (the other one is read); then 10,000 reads over a wire that flips bits. The seed is printed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "content.h"
+#include "store/index/master.h"
+#include "store/node/node.h"
+#include "store/object.h"
+
+enum { MS = 5000, FLIPS = 10000, OBJECTS = 50, LEN = 150000, WIRE_LEN = 20000 };
+
+static struct store_master *master;
+static struct store_node *node[2];
+static char run_dir[] = "/tmp/mc-flip-XXXXXX";
+static struct rng rng;
+static const char *transport = "auto";
+
+static struct mc_store *open_client(const char *by, const char *fault)
+{
+    struct mc_store_opts opts = {
+        .size = sizeof(opts),
+        .master = store_master_address(master),
+        .transport = by,
+        .fault = fault,
+        .host_id = "flip",
+        .run_dir = run_dir,
+        .connect_ms = 5000,
+    };
+    struct mc_store *store;
+
+    assert_int_equal(mc_store_open(&opts, &store), MC_OK);
+    return store;
+}
+
+/* Put until `copies` nodes have it: at first they may not be connected yet. */
+static void put_copies(struct mc_store *store, uint64_t number, uint64_t len, uint32_t copies)
+{
+    struct mc_key key = block(number);
+    struct mc_object_meta meta = {.replicas = copies};
+    struct mc_location rows[4];
+    uint8_t *data = malloc(len);
+    uint32_t n = 0;
+
+    fill(data, len, number);
+    for (uint64_t start = now_ns(); n != copies;) {
+        assert_true(now_ns() - start < 10 * NS_PER_S);
+        assert_int_equal(mc_store_put(store, &key, data, len, &meta, MS), MC_OK);
+        n = 4;
+        assert_int_equal(mc_store_where(store, &key, MS, rows, &n), MC_OK);
+        if (n != copies)
+            mc_store_remove(store, &key, true, MS);
+    }
+    free(data);
+}
+
+/* Where a copy lies in this process. */
+static uint8_t *memory_of(const struct mc_location *at)
+{
+    for (int i = 0; i < 2; i++) {
+        void *base;
+        uint64_t size;
+
+        if (memcmp(store_node_uuid(node[i]), at->node, 16) != 0)
+            continue;
+        assert_true(store_node_segment(node[i], at->segment, &base, &size));
+        assert_true(at->offset + at->length <= size);
+        return (uint8_t *)base + at->offset;
+    }
+    fail_msg("a copy at an unknown node");
+    return NULL;
+}
+
+enum part { HEADER, TABLE, PAYLOAD };
+
+/* A random bit of that part of the object. */
+static uint64_t pick_bit(const uint8_t *object, enum part part)
+{
+    struct object_header h;
+
+    assert_int_equal(object_parse(object, OBJECT_HEADER_MAX, &h), MC_OK);
+    uint64_t table = (uint64_t)(h.table - object);
+    switch (part) {
+    case HEADER: return rng_below(&rng, table * 8);
+    case TABLE: return table * 8 + rng_below(&rng, 8ull * 8 * h.chunks);
+    default: return h.header_len * 8ull + rng_below(&rng, h.length * 8);
+    }
+}
+
+static struct mc_store_result get_checked(struct mc_store *store, uint64_t number, uint64_t len, bool range)
+{
+    static uint8_t data[LEN];
+    struct mc_span span = {data, len};
+    struct mc_range part = {rng_below(&rng, len - 100), 100, data};
+    struct mc_store_op op = {.opcode = MC_GET, .key = block(number)};
+
+    if (range) {
+        op.ranges = &part;
+        op.nranges = 1;
+    } else {
+        op.spans = &span;
+        op.nspans = 1;
+    }
+    memset(data, 0, len);
+    assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
+    if (op.result.status == MC_OK) {
+        static uint8_t want[LEN];
+
+        fill(want, len, number);
+        assert_memory_equal(data, want + (range ? part.offset : 0), range ? 100 : len);
+    }
+    return op.result;
+}
+
+static void flip(struct mc_store *store, enum part part, uint32_t copies, uint64_t first)
+{
+    struct mc_store_stats before, after;
+    uint64_t hits = 0, misses = 0;
+
+    for (uint64_t i = 0; i < OBJECTS; i++)
+        put_copies(store, first + i, LEN, copies);
+    mc_store_stats(store, &before);
+    for (int i = 0; i < FLIPS; i++) {
+        uint64_t number = first + rng_below(&rng, OBJECTS);
+        struct mc_location rows[4];
+        struct mc_key key = block(number);
+        uint32_t n = 4;
+
+        assert_int_equal(mc_store_where(store, &key, MS, rows, &n), MC_OK);
+        assert_int_equal(n, copies);
+        uint8_t *object = memory_of(&rows[rng_below(&rng, n)]);
+        uint64_t bit = pick_bit(object, part);
+        bool range = i % 4 == 0;
+        object[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        struct mc_store_result result = get_checked(store, number, LEN, range);
+        object[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        if (result.status == MC_OK) {
+            hits++;
+            assert_true(copies > 1 || (part == PAYLOAD && range)); /* a range that does not hold the bit */
+        } else {
+            misses++;
+            assert_int_equal(result.status, MC_ENOENT);
+            assert_true(result.miss == MC_MISS_CORRUPT || result.miss == MC_MISS_STALE);
+            assert_int_equal(copies, 1);
+        }
+    }
+    mc_store_stats(store, &after);
+    print_message("part %d copies %u: hits %llu misses %llu failovers %llu checksum errors %llu\n", part, copies,
+        (unsigned long long)hits, (unsigned long long)misses, (unsigned long long)(after.failovers - before.failovers),
+        (unsigned long long)(after.checksum_errors - before.checksum_errors));
+    assert_int_equal(after.misses[MC_MISS_CORRUPT] + after.misses[MC_MISS_STALE] - before.misses[MC_MISS_CORRUPT] -
+                         before.misses[MC_MISS_STALE],
+        misses);
+    if (copies > 1)
+        assert_true(after.failovers > before.failovers);
+    if (part == PAYLOAD)
+        assert_true(after.checksum_errors - before.checksum_errors >= misses);
+    for (uint64_t i = 0; i < OBJECTS; i++) { /* every bit is back in its place */
+        struct mc_key key = block(first + i);
+
+        assert_int_equal(get_checked(store, first + i, LEN, false).status, MC_OK);
+        assert_int_equal(mc_store_remove(store, &key, true, MS), MC_OK);
+    }
+}
+
+static void flips_with_copies(uint32_t copies)
+{
+    struct mc_store *store = open_client(transport, NULL);
+
+    for (enum part part = HEADER; part <= PAYLOAD; part++)
+        flip(store, part, copies, 10000 + 1000 * part + 100000 * copies);
+    mc_store_close(store);
+}
+
+static void flips_of_a_single_copy_are_misses(void **state)
+{
+    flips_with_copies(1);
+}
+
+static void flips_of_one_of_two_are_hits(void **state)
+{
+    flips_with_copies(2);
+}
+
+/* A node whose answers are damaged on the wire: seven of ten pieces have a bit flipped. Most reads succeed all the same, because
+ * damaged pieces are asked for again; some give up, which shows that there was damage. */
+static void flips_on_the_wire_are_never_seen(void **state)
+{
+    struct store_node_opts opts = {
+        .listen = "127.0.0.1:0",
+        .master = store_master_address(master),
+        .host_id = "elsewhere",
+        .run_dir = run_dir,
+        .name = "damaged",
+        .transport = "tcp",
+        .fault = "seed=3,corrupt=0.7",
+        .memory = 64 << 20,
+        .ephemeral = true,
+    };
+    struct mc_object_meta meta = {.node = "damaged"};
+    struct mc_store *store;
+    struct store_node *damaged;
+    uint64_t hits = 0;
+    uint8_t data[WIRE_LEN];
+
+    assert_int_equal(store_node_create(&opts, &damaged), MC_OK);
+    assert_int_equal(store_node_start(damaged), MC_OK);
+    store = open_client("tcp", NULL);
+    for (uint64_t i = 0; i < OBJECTS; i++) {
+        struct mc_span span = {data, WIRE_LEN};
+        struct mc_store_op op = {.opcode = MC_PUT, .key = block(1 + i), .spans = &span, .nspans = 1, .meta = &meta};
+        uint64_t begun = now_ns();
+
+        fill(data, WIRE_LEN, 1 + i);
+        while (memcmp(op.result.node, store_node_uuid(damaged), 16) != 0) { /* until the client is connected to it */
+            assert_true(now_ns() - begun < 10 * NS_PER_S);
+            mc_store_remove(store, &op.key, true, MS);
+            assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
+        }
+    }
+    for (int i = 0; i < FLIPS; i++) {
+        struct mc_store_result result = get_checked(store, 1 + rng_below(&rng, OBJECTS), WIRE_LEN, i % 4 == 0);
+
+        hits += result.status == MC_OK;
+        assert_true(result.status == MC_OK || result.status == MC_ENOENT || result.status == MC_ETIMEDOUT);
+    }
+    print_message("%llu of %d reads over a wire that flips bits are hits\n", (unsigned long long)hits, FLIPS);
+    assert_true(hits > FLIPS / 2 && hits < FLIPS);
+    mc_store_close(store);
+    store_node_destroy(damaged);
+}
+
+static int start(void **state)
+{
+    struct store_master_opts master_opts = {.listen = "127.0.0.1:0", .admin = "none", .state_dir = "none"};
+    uint64_t seed = now_ns();
+
+    print_message("seed %llu transport %s\n", (unsigned long long)seed, transport);
+    rng_seed(&rng, seed);
+    log_set_level(LOG_LEVEL_ERROR); /* each flip is a warning, as it should be */
+    assert_non_null(mkdtemp(run_dir));
+    assert_int_equal(store_master_create(&master_opts, &master), MC_OK);
+    assert_int_equal(store_master_start(master), MC_OK);
+    for (int i = 0; i < 2; i++) {
+        struct store_node_opts opts = {
+            .listen = "127.0.0.1:0",
+            .master = store_master_address(master),
+            .host_id = "flip",
+            .run_dir = run_dir,
+            .memory = 64 << 20,
+            .ephemeral = true,
+        };
+
+        assert_int_equal(store_node_create(&opts, &node[i]), MC_OK);
+        assert_int_equal(store_node_start(node[i]), MC_OK);
+    }
+    return 0;
+}
+
+static int stop(void **state)
+{
+    char command[64];
+
+    for (int i = 0; i < 2; i++)
+        store_node_destroy(node[i]);
+    store_master_destroy(master);
+    snprintf(command, sizeof(command), "rm -rf %s", run_dir);
+    return system(command);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(flips_of_a_single_copy_are_misses),
+        cmocka_unit_test(flips_of_one_of_two_are_hits),
+        cmocka_unit_test(flips_on_the_wire_are_never_seen),
+    };
+
+    transport = argc > 1 ? argv[1] : transport;
+    return cmocka_run_group_tests_name(transport, tests, start, stop);
+}
