@@ -44,17 +44,21 @@ static void decide(struct fake_worker *w, bool accepted, const char *why)
     pthread_mutex_unlock(&w->lock);
 }
 
-static void answer(struct fake_worker *w, uint64_t request, uint32_t flags, enum mc_status status, struct buf *body)
+/* MC_AGAIN: the connection's queue is full, nothing was sent. */
+static enum mc_status answer(
+    struct fake_worker *w, uint64_t request, uint32_t flags, enum mc_status status, struct buf *body)
 {
+    enum mc_status sent = MC_ECLOSED;
     struct conn_msg msg = {
         .type = MSG_W_RUN, .flags = FRAME_REPLY | flags, .status = status, .request = request, .body = buf_slice(body)};
 
     if (w->conn)
-        (void)conn_send(w->conn, &msg);
+        sent = conn_send(w->conn, &msg);
     buf_fini(body);
+    return sent;
 }
 
-static void send_token(struct run *run, uint32_t index)
+static enum mc_status send_token(struct run *run, uint32_t index)
 {
     const struct fake_script *script = &run->worker->script;
     char text[32];
@@ -72,7 +76,7 @@ static void send_token(struct run *run, uint32_t index)
     event.token.piece_size = (uint16_t)strlen(text);
     buf_init(&body, 4096);
     wmsg_event_encode(&event, &body);
-    answer(run->worker, run->request, FRAME_MORE, MC_OK, &body);
+    return answer(run->worker, run->request, FRAME_MORE, MC_OK, &body);
 }
 
 static void run_free(struct run *run)
@@ -95,8 +99,8 @@ static void run_finish(struct run *run, uint8_t reason, enum mc_status status)
         strcpy(finish.text, "scripted failure");
     buf_init(&body, 4096);
     wmsg_finish_encode(&finish, &body);
-    answer(run->worker, run->request, 0, status, &body);
-    run_free(run);
+    if (answer(run->worker, run->request, 0, status, &body) != MC_AGAIN)
+        run_free(run);
 }
 
 static bool misbehave(struct run *run)
@@ -126,10 +130,10 @@ static bool run_step(struct run *run)
         run_finish(run, run->next == run->max ? WMSG_LENGTH : WMSG_END, MC_OK);
         return false;
     }
-    if ((int)run->next != script->hole_at)
-        send_token(run, run->next);
+    if ((int)run->next != script->hole_at && send_token(run, run->next) == MC_AGAIN)
+        return false;
     if (script->repeat)
-        send_token(run, run->next);
+        (void)send_token(run, run->next);
     run->next++;
     if (run->kind == WMSG_PREFILL) {
         run_finish(run, WMSG_PREFILLED, MC_OK);
@@ -280,6 +284,18 @@ static void on_ready(struct conn *conn)
     buf_fini(&body);
 }
 
+static void on_writable(struct conn *conn)
+{
+    struct fake_worker *w = conn_user(conn);
+
+    list_for_each_safe (it, next, &w->runs) {
+        struct run *run = list_entry(it, struct run, link);
+
+        while (!w->script.pace_ms && !w->script.mute && run_step(run))
+            ;
+    }
+}
+
 static void on_close(struct conn *conn, enum mc_status status)
 {
     struct fake_worker *w = conn_user(conn);
@@ -290,7 +306,8 @@ static void on_close(struct conn *conn, enum mc_status status)
     decide(w, false, mc_status_str(status));
 }
 
-static const struct conn_ops ops = {.on_ready = on_ready, .on_frame = on_frame, .on_close = on_close};
+static const struct conn_ops ops = {
+    .on_ready = on_ready, .on_frame = on_frame, .on_writable = on_writable, .on_close = on_close};
 
 static void dial(struct loop *loop, void *arg)
 {

@@ -311,6 +311,7 @@ static void on_silence(struct loop *loop, struct loop_timer *timer)
     struct fleet_worker *worker = container_of(timer, struct fleet_worker, silence);
     uint64_t quiet_ms = (loop_now_ns(loop) - worker->heard_ns) / NS_PER_MS;
 
+    log_set_trace(NULL);
     if (quiet_ms >= FLEET_SUSPECT_MS) {
         if (worker->state == MC_WORKER_READY)
             become_suspect(worker);
@@ -354,6 +355,7 @@ static void on_frame(struct conn *conn, const struct frame *frame)
 {
     struct fleet_worker *worker = conn_user(conn);
 
+    log_set_trace(NULL); /* whose request it is, its handler knows */
     on_heard(worker);
     if (frame->flags & FRAME_REPLY) {
         on_reply(worker, frame);
@@ -407,6 +409,7 @@ static void on_close(struct conn *conn, enum mc_status status)
     struct fleet_worker *worker = conn_user(conn);
     struct fleet *fleet = worker->fleet;
 
+    log_set_trace(NULL);
     if (worker->listed)
         log_info("worker %s left: %s", worker->who.name, mc_status_str(status));
     worker->conn = NULL;

@@ -62,9 +62,8 @@ struct fleet_worker {
     struct hashmap calls; /* by request id */
     struct mc_fit prefill, decode;
     struct mc_sched_link links[FLEET_NODES_MAX];
-    uint16_t node;              /* on its host; MC_SCHED_NONE */
-    uint64_t runs, runs_failed; /* ended */
-    bool listed;                /* in fleet->workers */
+    uint16_t node; /* on its host; MC_SCHED_NONE */
+    bool listed;   /* in fleet->workers */
 };
 
 struct fleet_call_ops {
