@@ -8,6 +8,7 @@
 #ifndef WORKER_CROWD_H
 #define WORKER_CROWD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/clock.h"
@@ -27,6 +28,12 @@ static inline uint32_t crowd_threads(const struct crowd *crowd, uint32_t share, 
     uint32_t less = share / 4 ? share / 4 : 1;
 
     return share > 1 && now < crowd->until_ns ? share - less : share;
+}
+
+/* Is the next step the one that tries with all threads? It should be a short one: it may be very slow. */
+static inline bool crowd_tries(const struct crowd *crowd, uint64_t now)
+{
+    return crowd->pause_ms && now >= crowd->until_ns;
 }
 
 /* A step with `threads` of `share` took that long. */

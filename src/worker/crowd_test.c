@@ -35,9 +35,12 @@ static void crowded_then_alone(void **state)
         crowd_step(&crowd, 2, threads, 10 * MS, 10 * MS, now);
     }
     assert_true(tries >= 5 && tries <= 12);
+    assert_false(crowd_tries(&crowd, crowd.until_ns - 1));
     now = crowd.until_ns;
+    assert_true(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now), 2);
     crowd_step(&crowd, 2, 2, 10 * MS, 19 * MS, now);
+    assert_false(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now + MS), 2);
 }
 

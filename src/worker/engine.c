@@ -396,6 +396,8 @@ static bool step(struct worker *worker)
     choice = batch_pick(&worker->batcher, views, count, &limits);
     if (choice.what == BATCH_NONE)
         return false;
+    if (choice.what == BATCH_PREFILL && crowd_tries(&worker->crowd, now_ns()))
+        choice.tokens = MC_PREFILL_QUANTUM;
     if (choice.what == BATCH_PREFILL) {
         log_set_trace(runs[choice.run]->trace);
         step_prefill(worker, runs[choice.run], choice.tokens);

@@ -64,6 +64,17 @@ struct wmsg_speed pace_speed(const struct worker *worker)
 
 enum { CALIBRATE_TOKENS = 192, CALIBRATE_STEPS = 4, CALIBRATE_MS_MAX = 600 };
 
+/* The first step of all is one token, to see whether we are alone on the cores before anything long is computed. */
+static void calibrate_alone(struct worker *worker, uint32_t seq, const uint32_t *tokens)
+{
+    struct mc_prefill prefill = {.seq = seq, .end = 1, .tokens = tokens};
+    struct pace clock = pace_begin(worker);
+
+    if (mc_engine_prefill(worker->engine, &prefill, NULL) == MC_OK)
+        pace_end(worker, &clock);
+    mc_engine_seq_free(worker->engine, seq);
+}
+
 static bool calibrate_prefill(struct worker *worker, uint32_t seq, const uint32_t *tokens, uint32_t end)
 {
     struct mc_prefill prefill = {.seq = seq, .end = end, .tokens = tokens, .tokens_max = CALIBRATE_TOKENS};
@@ -100,6 +111,8 @@ void pace_calibrate(struct worker *worker)
 
     for (uint32_t i = 0; i < CALIBRATE_TOKENS; i++)
         tokens[i] = (i * 7 + 1) % worker->info->vocab_size;
+    if (mc_engine_seq_create(worker->engine, &seq) == MC_OK)
+        calibrate_alone(worker, seq, tokens);
     if (mc_engine_seq_create(worker->engine, &seq) != MC_OK)
         return;
     going = max > CALIBRATE_TOKENS + CALIBRATE_STEPS && calibrate_prefill(worker, seq, tokens, MC_PREFILL_QUANTUM);
