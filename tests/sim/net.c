@@ -87,7 +87,7 @@ static enum mc_status net_send(void *ctx, uint32_t peer, const struct store_msg 
 
     if (!link || !up_at(link, from))
         return MC_EPEERDOWN;
-    if (rng_chance(&world->rng, 0.002))
+    if (!world->quiet && rng_chance(&world->rng, 0.002))
         return MC_AGAIN; /* the queue is full */
     buf_init(&body, FRAME_BODY_MAX);
     store_msg_encode(msg, &body);
@@ -379,7 +379,7 @@ static void on_piece(struct world *world, struct event *event)
     } else if (status != MC_OK || copy->at == copy->count) {
         copy_done(world, copy, status);
     } else {
-        copy_next(world, copy, rng_below(&world->rng, 60000));
+        copy_next(world, copy, rng_below(&world->rng, rng_chance(&world->rng, 0.1) ? 40 * NS_PER_MS : 60000));
     }
 }
 
@@ -425,7 +425,7 @@ static enum mc_status net_read(void *ctx, uint64_t cookie, uint32_t peer, struct
         return MC_EPEERDOWN;
     if (!proc->info[link->b->number])
         return MC_ENOENT;
-    if (rng_chance(&proc->world->rng, 0.002))
+    if (!proc->world->quiet && rng_chance(&proc->world->rng, 0.002))
         return MC_AGAIN;
     copy = copy_start(proc, link, cookie);
     copy->reads = reads;

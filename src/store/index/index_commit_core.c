@@ -42,6 +42,62 @@ static uint64_t next_version(struct index_core *core)
     return core->stats.term << 32 | core->counter;
 }
 
+/* ---- tombs ----
+ *
+ * A node that could not be reached may come back with a version older than one that has been given out and lost or removed since.
+ * The floor kept here tells. The oldest are forgotten first; a new master knows none (docs/decisions/033). */
+
+static bool tomb_is(const struct hnode *node, const void *key)
+{
+    return store_key_eq(&container_of(node, struct tomb, node)->key, key);
+}
+
+static struct tomb *tomb_find(struct index_core *core, const struct store_key *key)
+{
+    struct hnode *node = hashmap_find(&core->tombs_by_key, store_key_hash(key, core->seed), tomb_is, key);
+
+    return node ? container_of(node, struct tomb, node) : NULL;
+}
+
+static uint64_t floor_of(struct index_core *core, const struct store_key *key)
+{
+    struct tomb *tomb = tomb_find(core, key);
+
+    return tomb ? tomb->floor : 0;
+}
+
+static void tomb_set(struct index_core *core, const struct store_key *key, uint64_t floor)
+{
+    struct tomb *tomb = tomb_find(core, key);
+
+    if (!tomb) {
+        tomb = pool_get_zero(&core->tomb_pool);
+        if (!tomb && !list_empty(&core->tombs)) {
+            tomb = list_first(&core->tombs, struct tomb, link);
+            hashmap_del(&core->tombs_by_key, &tomb->node);
+            list_del(&tomb->link);
+            tomb->floor = 0;
+        }
+        if (!tomb)
+            return;
+        tomb->key = *key;
+        tomb->key.name = (struct slice){0};
+        hashmap_add(&core->tombs_by_key, &tomb->node, store_key_hash(key, core->seed));
+        list_push_back(&core->tombs, &tomb->link);
+    }
+    tomb->floor = floor > tomb->floor ? floor : tomb->floor;
+}
+
+/* A copy is not there any more (nobody removed it: it was evicted, or its node lost it). */
+static void copy_lost(struct index_core *core, uint32_t entry, uint32_t at, const struct table_copy *copy)
+{
+    struct store_key key = table_key(core->table, entry);
+
+    if (key.kind == MC_KEY_NAMED && !copy->doomed)
+        tomb_set(core, &key, copy->version);
+    table_remove(core->table, entry, at);
+}
+
 /* ---- drops ---- */
 
 static void drop_send(struct index_core *core, struct drop *drop)
@@ -235,7 +291,7 @@ void index_lose_all(struct index_core *core, struct member *member)
             core->stats.lost.objects++;
             core->stats.lost.bytes += copy.length;
         }
-        table_remove(core->table, entry, at);
+        copy_lost(core, entry, at, &copy);
     }
 }
 
@@ -404,7 +460,10 @@ static void report_one(struct index_core *core, uint64_t now, struct member *m, 
     version = entry == TABLE_NONE ? 0 : table_version(core->table, entry);
     if (add(core, m, &e->key, &copy) != MC_OK || e->key.kind != MC_KEY_NAMED)
         return;
-    if (e->version > version || core->bugs.lose_replica_order) {
+    if (e->version < floor_of(core, &e->key)) {
+        entry = table_find_copy(core->table, owner, e->generation, &at);
+        doom(core, now, entry, at, &copy, NULL, true);
+    } else if (e->version > version || core->bugs.lose_replica_order) {
         doom_older(core, now, &e->key, core->bugs.lose_replica_order ? UINT64_MAX : e->version, NULL, true);
         if (core->bugs.lose_replica_order && table_find_copy(core->table, owner, e->generation, &at) != TABLE_NONE) {
             table_remove(core->table, table_find_copy(core->table, owner, e->generation, &at), at);
@@ -424,7 +483,7 @@ static void sweep(struct index_core *core, struct member *m)
 
     while (table_next_of(core->table, &next, &at, &entry, &copy))
         if (table_marked(core->table, at) != m->round)
-            table_remove(core->table, entry, at);
+            copy_lost(core, entry, at, &copy);
 }
 
 void index_on_inventory(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
@@ -450,13 +509,17 @@ void index_on_gone(struct index_core *core, uint64_t now, uint32_t peer, const s
 
     for (uint32_t i = 0; m && i < store_u64_count(msg->gone.generations); i++) {
         uint32_t at, entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->gone.generations, i), &at);
+        struct table_copy copy;
         struct store_key key;
 
         if (entry == TABLE_NONE)
             continue;
         key = table_key(core->table, entry);
         index_ghost_set(core, &key, true);
-        table_remove(core->table, entry, at);
+        for (uint32_t it = TABLE_NONE; table_next(core->table, entry, &it, &copy);)
+            if (it == at)
+                break;
+        copy_lost(core, entry, at, &copy);
     }
 }
 
@@ -466,6 +529,7 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
 {
     uint32_t entry = table_find(core->table, &msg->remove.key);
     struct store_msg refusal = store_msg_reply(msg, MC_ENOENT);
+    uint64_t version = entry != TABLE_NONE ? table_version(core->table, entry) : 0;
     struct pending *pending;
 
     if (entry != TABLE_NONE && !msg->remove.force && table_promised(core->table, entry) > now)
@@ -479,6 +543,8 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
     }
     if (doom_older(core, now, &msg->remove.key, UINT64_MAX, pending, false)) {
         core->stats.removes++;
+        if (msg->remove.key.kind == MC_KEY_NAMED)
+            tomb_set(core, &msg->remove.key, version + 1);
         index_ghost_set(core, &msg->remove.key, false);
     } else {
         pending->reply.status = MC_ENOENT;

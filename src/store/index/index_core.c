@@ -36,6 +36,8 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
     list_init(&core->pendings);
     list_init(&core->drops);
     list_init(&core->models);
+    list_init(&core->tombs);
+    pool_init(&core->tomb_pool, sizeof(struct tomb), 0, TOMBS_MAX);
     pool_init(&core->pending_pool, sizeof(struct pending), 0, 65536);
     pool_init(&core->drop_pool, sizeof(struct drop), 0, 65536);
     buf_init(&core->rows, FRAME_BODY_MAX);
@@ -46,7 +48,8 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
     core->peers = calloc(core->limits.peers_max, sizeof(*core->peers));
     core->members = calloc(STORE_NODES_MAX, sizeof(*core->members));
     core->ghosts = calloc(GHOSTS, sizeof(*core->ghosts));
-    if (!core->table || !core->peers || !core->members || !core->ghosts) {
+    if (!core->table || !core->peers || !core->members || !core->ghosts ||
+        hashmap_init(&core->tombs_by_key, 0, 0) != MC_OK) {
         index_core_destroy(core);
         return MC_ENOMEM;
     }
@@ -66,6 +69,8 @@ void index_core_destroy(struct index_core *core)
         buf_fini(&core->members[i].promises);
     pool_fini(&core->pending_pool);
     pool_fini(&core->drop_pool);
+    pool_fini(&core->tomb_pool);
+    hashmap_fini(&core->tombs_by_key);
     buf_fini(&core->rows);
     buf_fini(&core->locs);
     buf_fini(&core->misses);

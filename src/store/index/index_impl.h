@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/hashmap.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/pool.h"
@@ -18,6 +19,7 @@ enum {
     REDROP_MS = 100,
     CATCH_UP_MS = 10,
     GHOSTS = 1 << 14,       /* remembered evictions */
+    TOMBS_MAX = 1 << 16,
 };
 
 #define MEMBER_NONE UINT16_MAX
@@ -76,6 +78,14 @@ struct model {
     uint8_t bytes[]; /* name, record */
 };
 
+/* A name whose last living copy went: versions below `floor` that a node reports later are dead. */
+struct tomb {
+    struct hnode node;
+    struct list link; /* core->tombs, oldest first */
+    struct store_key key;
+    uint64_t floor;
+};
+
 struct index_core {
     struct index_limits limits;
     struct index_bugs bugs;
@@ -84,8 +94,9 @@ struct index_core {
     struct peer *peers;
     struct member *members;
     uint32_t members_top;  /* members beyond were never used */
-    struct list pendings, drops, models;
-    struct pool pending_pool, drop_pool;
+    struct list pendings, drops, models, tombs;
+    struct hashmap tombs_by_key;
+    struct pool pending_pool, drop_pool, tomb_pool;
     uint64_t next_request;
     uint64_t next_push;    /* of members' numbers */
     uint64_t catch_up_at;  /* when those that are behind are told; DEADLINE_NONE */

@@ -176,6 +176,7 @@ static void verdict_ok(struct node_core *core, uint64_t now, struct obj *obj, ui
     node_put_verdict(core, obj, MC_OK, false, version);
     if (obj->dropped) { /* its successor was faster than our verdict */
         node_obj_move(core, obj, LEDGER_PRESENT);
+        node_gone(core, obj); /* a commit that was said twice may have put it into the index again */
         node_obj_free(core, now, obj, obj->dropped);
         return;
     }
