@@ -118,10 +118,11 @@ WIDE_INLINE uint32_t wide(
 static WIDE_TARGET uint32_t wide_crc(uint32_t reg, const void *data, size_t len)
 {
     const uint8_t *from = data;
-    size_t done = 0;
+    size_t done;
 
-    if (len >= WIDE_MIN)
-        reg = wide(reg, NULL, from, len, STORE_NONE, &done);
+    if (len < WIDE_MIN)
+        return crc_sse42_ops.crc(reg, from, len);
+    reg = wide(reg, NULL, from, len, STORE_NONE, &done);
     return crc_sse42_ops.crc(reg, from + done, len - done);
 }
 
@@ -129,7 +130,7 @@ static WIDE_TARGET uint32_t wide_copy(uint32_t reg, void *dst, const void *src, 
 {
     const uint8_t *from = src;
     uint8_t *to = dst;
-    size_t done = 0, head;
+    size_t done, head;
 
     if (len < WIDE_MIN)
         return crc_sse42_ops.copy(reg, to, from, len);

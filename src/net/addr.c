@@ -41,6 +41,14 @@ static bool is_ip4(const char *host)
     return inet_pton(AF_INET, host, &in) == 1;
 }
 
+/* Name of an interface, as the kernel would take it, but without what would confuse the printed form. */
+static bool is_zone(const char *zone)
+{
+    size_t len = strspn(zone, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+
+    return len > 0 && len < IF_NAMESIZE && !zone[len];
+}
+
 /* With an optional %zone. */
 static bool is_ip6(const char *host)
 {
@@ -49,7 +57,7 @@ static bool is_ip6(const char *host)
     size_t len = zone ? (size_t)(zone - host) : strlen(host);
     struct in6_addr in6;
 
-    if (len >= sizeof(bare) || (zone && (!zone[1] || strlen(zone + 1) >= IF_NAMESIZE)))
+    if (len >= sizeof(bare) || (zone && !is_zone(zone + 1)))
         return false;
     memcpy(bare, host, len);
     bare[len] = 0;
@@ -86,6 +94,8 @@ static enum mc_status host_set(struct addr *addr, const char *host, const char *
         addr->kind = ADDR_IP4;
     else if (is_ip6(host))
         addr->kind = ADDR_IP6;
+    else if (strcasecmp(host, "unix") == 0)
+        return no(why, "a host cannot be called 'unix': write unix:/path for a socket");
     else if (is_name(host))
         addr->kind = ADDR_NAME;
     else

@@ -56,8 +56,8 @@ static void test_bad(void **state)
 {
     static const char *const cases[] = {
         "10.0.0.7:", "10.0.0.7:70000", "10.0.0.7:-1", "10.0.0.7:7x", "1.2.3", "1.2.3.4.5", "256.1.1.1", "[::1",
-        "[::1]7001", "[::1]:", "[1.2.3.4]:80", "[]:80", "::g", "1:2:3", "a b", "a/b", "-x", "a..b", ".a",
-        "unix:", "host:1:2", "[::1%]:1",
+        "[::1]7001", "[::1]:", "[1.2.3.4]:80", "[]:80", "::g", "1:2:3", "a b", "a/b", "-x", "a..b", "unix", "UNIX:7",
+        ".a", "unix:", "host:1:2", "[::1%]:1", "::%[[]", "::1%a b",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", /* a label of 65 */
     };
     char lengthy[400];

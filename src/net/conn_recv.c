@@ -169,7 +169,7 @@ static void on_ping(struct conn *conn, const struct frame *frame)
         conn->ops->on_frame(conn, frame);
         return;
     }
-    if (frame->body.len > PING_MAX || frame->payload_len) {
+    if (frame->body.len > PING_MAX) {
         protocol_error(conn, MC_EPROTO, "ping body");
         return;
     }
@@ -193,8 +193,18 @@ static void on_fd_frame(struct conn *conn, const struct frame *frame)
         close(fd);
 }
 
+/* Messages of the common range carry no payload; their answers neither. */
+static bool is_common(uint16_t type)
+{
+    return type < 0x0100;
+}
+
 static void dispatch_ready(struct conn *conn, const struct frame *frame)
 {
+    if (is_common(frame->type) && frame->payload_len > 0) {
+        protocol_error(conn, MC_EPROTO, "payload length");
+        return;
+    }
     switch (frame->type) {
     case MSG_HELLO:
     case MSG_HELLO_OK: protocol_error(conn, MC_EPROTO, "type (handshake is over)"); return;
@@ -208,6 +218,7 @@ static void dispatch_ready(struct conn *conn, const struct frame *frame)
         protocol_error(conn, MC_EPROTO, "credits (more requests than allowed)");
         return;
     }
+    conn->in_payload = frame->payload_len > 0;
     conn->ops->on_frame(conn, frame);
 }
 
@@ -224,7 +235,6 @@ static void frame_complete(struct conn *conn, struct slice body)
     }
     conn->stats.frames_in++;
     conn->rx_state = RX_HEADER;
-    conn->in_payload = payload && conn->state == CONN_READY;
     conn->payload_off = 0;
     conn->damaged = false;
     if (conn->state == CONN_HANDSHAKE)
