@@ -10,7 +10,10 @@
 
 #include "base/clock.h"
 
-enum { JOBS_MAX = 1 << 20 };
+enum {
+    JOBS_MAX = 1 << 20,
+    PUTS_MAX = 512, /* of one client at once: with 64 KiB inline each that is half of what a link queues */
+};
 
 /* ---- futex words ---- */
 
@@ -30,8 +33,16 @@ void word_wake_all(_Atomic uint32_t *word)
 
 /* ---- the loop's side ---- */
 
+static bool is_put(const struct job *job)
+{
+    return job->call.kind == CALL_OP && (job->call.op->opcode == MC_PUT || job->call.op->opcode == MC_UPSERT);
+}
+
 static void job_end(struct job *job)
 {
+    if (job->started && is_put(job))
+        job->store->puts--;
+    job->started = false;
     atomic_fetch_sub_explicit(&job->store->jobs, 1, memory_order_relaxed);
     job->finish(job);
 }
@@ -56,39 +67,54 @@ static bool take_done(struct mc_store *store)
     return any;
 }
 
-/* False: the core is full, or nothing waits. */
-static bool start_ready(struct mc_store *store)
+/* The core is full: false, and the job is still the caller's. */
+static bool job_start(struct mc_store *store, struct job *job)
+{
+    uint64_t now = loop_now_ns(store->loop);
+    enum mc_status status;
+
+    if (job->call.kind == 0) { /* nothing for the core: only to be finished here */
+        job->call.status = MC_OK;
+        job_end(job);
+        return true;
+    }
+    if (deadline_passed(job->call.deadline_ns, now)) {
+        job_fail(job, MC_ETIMEDOUT);
+        return true;
+    }
+    status = client_core_start(store->core, now, &job->call);
+    if (status == MC_AGAIN)
+        return false;
+    if (status != MC_OK) {
+        job_fail(job, status);
+        return true;
+    }
+    job->started = true;
+    store->puts += is_put(job);
+    return true;
+}
+
+/* True: something was started. */
+static bool start_ready(struct mc_store *store, struct list *ready, uint32_t puts_max)
 {
     struct list *it;
     bool any = false;
 
-    while ((it = list_pop_front(&store->ready)) != NULL) {
+    while (store->puts < puts_max && (it = list_pop_front(ready)) != NULL) {
         struct job *job = list_entry(it, struct job, link);
-        uint64_t now = loop_now_ns(store->loop);
 
-        if (job->call.kind == 0) { /* nothing for the core: only to be finished here */
-            job->call.status = MC_OK;
-            job_end(job);
-            any = true;
-            continue;
+        if (!job_start(store, job)) {
+            list_push_front(ready, &job->link);
+            break;
         }
-        if (deadline_passed(job->call.deadline_ns, now)) {
-            job_fail(job, MC_ETIMEDOUT);
-            any = true;
-            continue;
-        }
-        job->started = true;
-        enum mc_status status = client_core_start(store->core, now, &job->call);
-        if (status == MC_AGAIN) {
-            job->started = false;
-            list_push_front(&store->ready, &job->link);
-            return any;
-        }
-        if (status != MC_OK)
-            job_fail(job, status);
         any = true;
     }
     return any;
+}
+
+static void queue(struct mc_store *store, struct job *job)
+{
+    list_push_back(is_put(job) ? &store->ready_puts : &store->ready, &job->link);
 }
 
 static void pump(struct mc_store *store)
@@ -98,7 +124,8 @@ static void pump(struct mc_store *store)
 
     do {
         any = take_done(store);
-        any |= start_ready(store);
+        any |= start_ready(store, &store->ready, UINT32_MAX);
+        any |= start_ready(store, &store->ready_puts, PUTS_MAX);
         if (client_core_wake(store->core) <= now)
             client_core_on_tick(store->core, now);
         any |= take_done(store);
@@ -109,9 +136,14 @@ static void pump(struct mc_store *store)
 static void set_wake(struct mc_store *store)
 {
     struct job *first = list_first(&store->ready, struct job, link);
+    struct job *first_put = list_first(&store->ready_puts, struct job, link);
     uint64_t wake = client_core_wake(store->core);
 
-    loop_timer_set(store->loop, &store->wake, first ? deadline_min(wake, first->call.deadline_ns) : wake);
+    if (first)
+        wake = deadline_min(wake, first->call.deadline_ns);
+    if (first_put)
+        wake = deadline_min(wake, first_put->call.deadline_ns);
+    loop_timer_set(store->loop, &store->wake, wake);
 }
 
 static void on_settle(struct loop *loop, struct loop_task *task)
@@ -135,13 +167,23 @@ static void on_wake(struct loop *loop, struct loop_timer *timer)
     shell_settle(store);
 }
 
+static void take_intake(struct mc_store *store)
+{
+    struct list jobs, *it;
+
+    list_init(&jobs);
+    pthread_mutex_lock(&store->lock);
+    list_splice_back(&jobs, &store->intake);
+    pthread_mutex_unlock(&store->lock);
+    while ((it = list_pop_front(&jobs)) != NULL)
+        queue(store, list_entry(it, struct job, link));
+}
+
 static void on_intake(struct loop *loop, struct loop_task *task)
 {
     struct mc_store *store = container_of(task, struct mc_store, intake_task);
 
-    pthread_mutex_lock(&store->lock);
-    list_splice_back(&store->ready, &store->intake);
-    pthread_mutex_unlock(&store->lock);
+    take_intake(store);
     pump(store);
     set_wake(store);
 }
@@ -156,9 +198,8 @@ static void on_gap(struct loop *loop, struct loop_gap *gap, uint64_t gap_ns)
 
 void job_again(struct job *job)
 {
-    job->started = false;
     atomic_fetch_add_explicit(&job->store->jobs, 1, memory_order_relaxed);
-    list_push_back(&job->store->ready, &job->link);
+    queue(job->store, job);
     shell_settle(job->store);
 }
 
@@ -242,9 +283,8 @@ static void close_on_loop(struct loop *loop, void *arg)
     struct mc_store *store = arg;
     struct list *it;
 
-    pthread_mutex_lock(&store->lock);
-    list_splice_back(&store->ready, &store->intake);
-    pthread_mutex_unlock(&store->lock);
+    take_intake(store);
+    list_splice_back(&store->ready, &store->ready_puts);
     client_core_close(store->core, loop_now_ns(loop));
     take_done(store);
     while ((it = list_pop_front(&store->ready)) != NULL)
@@ -304,6 +344,7 @@ enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store *
         return MC_ENOMEM;
     pthread_mutex_init(&store->lock, NULL);
     list_init(&store->ready);
+    list_init(&store->ready_puts);
     list_init(&store->intake);
     list_init(&store->ios);
     list_init(&store->io_done);

@@ -3,7 +3,7 @@
  *     mc_store --- core (client_core.h)      cache of locations, calls, health; pure
  *        |-------- loop                      its own thread: links, the Transfer Engine, completions
  *        |-------- nodes[peer]               per node: a control link, the engine's peer, region keys of its segments
- *        |-------- jobs: intake -> ready -> in the core -> finish
+ *        |-------- jobs: intake -> ready or ready_puts -> in the core -> finish
  *        `-------- hot (hot.h)               objects of this host's nodes that callers read without the loop
  *
  * A job is a client_call with somebody who waits for it. Callers put jobs into `intake` (lock) and ring; the loop moves them to
@@ -67,9 +67,11 @@ struct mc_store {
     uint32_t nodes_max, nodes_top, ns; /* no node at nodes_top or above */
     struct hot hot;
 
-    struct list ready;   /* jobs the core has not taken yet */
-    struct list ios;     /* reads with the engine */
-    struct list io_done; /* ended, to be told to the core */
+    struct list ready;      /* jobs the core has not taken yet */
+    struct list ready_puts; /* those that put */
+    uint32_t puts;          /* in the core */
+    struct list ios;        /* reads with the engine */
+    struct list io_done;    /* ended, to be told to the core */
     struct loop_task intake_task, settle_task, deliver_task, touch_task;
     struct loop_timer wake, touch_timer;
     struct loop_gap gap;

@@ -19,7 +19,7 @@
 #include "store/link.h"
 #include "store/state.h"
 
-enum { PEERS_MAX = 4096, WHERE_MAX = 64 };
+enum { PEERS_MAX = 4096, WHERE_MAX = 64, CREDITS = 16384 };
 
 struct store_master {
     struct loop *loop;
@@ -413,7 +413,11 @@ static enum mc_status start_http(struct store_master *master, const char *text)
 
 static enum mc_status set_up(struct store_master *master, const struct store_master_opts *opts)
 {
-    struct listener_opts listen = {.ops = &undecided_ops, .user = master, .on_hello = on_hello, .conns_max = PEERS_MAX};
+    struct listener_opts listen = {.ops = &undecided_ops,
+        .user = master,
+        .on_hello = on_hello,
+        .conns_max = PEERS_MAX,
+        .limits = {.credits = CREDITS}};
     struct hello self;
     struct addr addr;
     char fallback[32];

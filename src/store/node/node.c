@@ -26,7 +26,9 @@
 enum {
     BEAT_MS = 50, /* a beat's numbers are at most this old */
     PEERS_MAX = 4096,
-    PULL_MS = 60000, /* the core gives pulls up by itself; this only bounds what it forgot */
+    PUTS_MAX = 16384, /* being written at once, of all clients */
+    CREDITS = 16384,  /* requests of one client under way */
+    PULL_MS = 60000,  /* the core gives pulls up by itself; this only bounds what it forgot */
 };
 
 #define MEMORY_DEFAULT  (1ull << 30)
@@ -458,7 +460,7 @@ static enum mc_status allocate(struct store_node *node, const struct store_node_
 
 static enum mc_status start_core(struct store_node *node, const struct store_node_opts *opts)
 {
-    struct node_limits limits = {.policy = opts->policy, .peers_max = PEERS_MAX};
+    struct node_limits limits = {.policy = opts->policy, .peers_max = PEERS_MAX, .puts_max = PUTS_MAX};
     uint64_t seed;
 
     node->port = (struct store_port){
@@ -475,6 +477,7 @@ static enum mc_status start_listener(struct store_node *node, const struct addr 
         .user = node,
         .on_hello = on_hello,
         .conns_max = 4 * PEERS_MAX,
+        .limits = {.credits = CREDITS},
     };
 
     return conn_listen(node->loop, addr, &opts, &node->listener);
