@@ -1,6 +1,6 @@
 /* loop.h - an event loop: sockets, timers, tasks from other threads. One thread owns everything registered with it.
  *
- * A thin shell over one libevent event_base (docs/decisions/001-libevent.md), which the HTTP glue shares.
+ * A thin shell over one libevent event_base (docs/decisions/010-libevent.md), which the HTTP glue shares.
  *
  * Order within one turn: socket and timer callbacks as they come, then tasks posted by other threads, then deferred tasks,
  * then sleep until something happens. Nothing runs while nothing happens: an idle loop uses no CPU.
