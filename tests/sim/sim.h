@@ -124,6 +124,7 @@ struct name_state {
     uint64_t required;  /* no get that started after this was set may see an older version */
     uint32_t exempt;    /* counts: three things went wrong together; see docs/decisions/033 */
     bool risky;         /* acknowledged while an owner may have been out of reach */
+    bool tainted;       /* since a master was lost while risky, until an upsert is acknowledged in calm */
     bool open;          /* an operation ended without a known outcome: it may take effect or destroy */
     bool acked;
     uint32_t holder, holder_incarnation;

@@ -24,7 +24,7 @@ struct op {
     bool named, must_find, final, calm;
     uint32_t key, value;
     uint64_t started, stops;
-    uint64_t required, known;
+    uint64_t required, known, seen;
     uint32_t exempts;
     uint64_t length;
     uint8_t *data;
@@ -116,6 +116,7 @@ static struct op *op_new(struct proc *client, bool named, uint32_t key)
         mc_key_named(&op->sop.key, op->name, strlen(op->name));
         op->required = world->names[key].required;
         op->known = world->names[key].required;
+        op->seen = world->seen[client->number - 1 - world->nodes_n][key];
         op->exempts = world->names[key].exempt;
     } else {
         uint8_t id[16];
@@ -151,6 +152,8 @@ static void op_source(struct op *op, uint32_t value)
 
     op->value = value;
     op->length = length_of(value);
+    if (rng_chance(&world->rng, 0.1)) /* too short for some: given up in the middle */
+        op->call.deadline_ns = world->now + (1 + rng_below(&world->rng, 15)) * NS_PER_MS;
     op->data = malloc(op->length);
     if (!op->data)
         abort();
@@ -393,6 +396,8 @@ static void judge_name_put(struct world *world, struct op *op)
         world_fail(world, "put of %s acknowledged without a version", op->name);
     if (r->version > name->required && op->exempts == name->exempt)
         name->required = r->version;
+    if (op->sop.opcode == MC_UPSERT && op->calm && calm(world))
+        name->tainted = false;
     name->acked = true;
     name->open = false;
     name->risky |= !op->calm || !calm(world);
@@ -413,13 +418,13 @@ static void judge_name_version(struct world *world, struct op *op, uint32_t valu
     uint64_t version = op->sop.result.version;
     uint64_t *seen = &world->seen[op->client->number - 1 - world->nodes_n][op->key];
 
-    if (op->exempts == name->exempt && !op->sop.result.maybe_stale && version < op->required)
+    if (!name->tainted && op->exempts == name->exempt && !op->sop.result.maybe_stale && version < op->required)
         world_fail(world, "%s went back to version %llx behind %llx", op->name, (unsigned long long)version,
             (unsigned long long)op->required);
     /* The reader's own memory of versions is bounded, so for exempt names it is not held to it. */
-    if (name->exempt == 0 && version < *seen && op->started >= world->procs[op->client->number].started && op->known <= version)
+    if (name->exempt == 0 && version < op->seen)
         world_fail(world, "reader %u saw %s go back to %llx behind %llx", op->client->number, op->name,
-            (unsigned long long)version, (unsigned long long)*seen);
+            (unsigned long long)version, (unsigned long long)op->seen);
     if (version > *seen)
         *seen = version;
     if (world->values[value].version && world->values[value].version != version)
@@ -515,10 +520,11 @@ static void judge_get(struct world *world, struct op *op)
 
 static void judge_remove(struct world *world, struct op *op)
 {
-    struct name_state *name = &world->names[op->key];
+    struct name_state *name;
 
     if (!op->named)
         return;
+    name = &world->names[op->key];
     if (op->call.status == MC_OK) {
         if (op->known + 1 > name->required && op->exempts == name->exempt)
             name->required = op->known + 1;
@@ -531,7 +537,7 @@ static void judge_remove(struct world *world, struct op *op)
 static void judge_exists(struct world *world, struct op *op)
 {
     if (op->must_find && op->call.status != MC_OK && calm(world) && op->calm && !world->blocks[op->key].removed &&
-        op->call.status != MC_ETIMEDOUT && world->flips == 0)
+        op->call.status != MC_ETIMEDOUT && op->call.status != MC_ECLOSED && world->flips == 0)
         world_fail(world, "block %u was acknowledged and the next query does not find it: %s", op->key,
             mc_status_str(op->call.status));
 }
@@ -644,6 +650,7 @@ static void fault_kill(struct world *world, struct proc *proc)
                 world->names[i].exempt++;
                 world->names[i].required = 0;
                 world->names[i].risky = false;
+                world->names[i].tainted = true;
                 world->names[i].open = true;
             }
     proc_kill(proc);

@@ -200,10 +200,15 @@ static void on_beat(struct world *world, struct event *event)
 
 static void start_master(struct world *world, struct proc *proc, const struct store_port *port)
 {
-    /* What an earlier one has kept in its state directory; now and then that is lost. */
-    bool lost = rng_chance(&world->rng, 0.25) || world->bug == BUG_TERM;
-    struct index_limits limits = {
-        .objects_max = 100000, .peers_max = 64, .forget_ms = 600000, .term = lost ? 0 : world->term_kept + 1};
+    /* What an earlier one has kept in its state directory; when that is lost, wall time. */
+    bool lost = rng_chance(&world->rng, 0.25);
+    struct index_limits limits = {.objects_max = 100000,
+        .peers_max = 64,
+        .forget_ms = 600000,
+        .term = lost ? 1000000 + world->now / NS_PER_MS : world->term_kept + 1};
+
+    if (world->bug == BUG_TERM)
+        limits.term = 0;
 
     if (index_core_create(&limits, port, rng_u64(&world->rng), rng_u64(&world->rng), &proc->index) != MC_OK)
         abort();
