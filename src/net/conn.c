@@ -297,12 +297,25 @@ static bool is_self_connected(int fd)
            here.kind != ADDR_UNIX;
 }
 
-static bool peer_is_us(int fd)
+/* A unix socket serves only our own user, however open its directory is. False: it is refused. */
+static bool peer_is_us(struct conn *conn)
 {
-    struct ucred cred;
+    struct ucred cred = {.uid = (uid_t)-1};
     socklen_t len = sizeof(cred);
+    char why[160];
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == geteuid();
+    if (getsockopt(conn->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == geteuid())
+        return true;
+    snprintf(why, sizeof(why),
+        "unix sockets serve only their own user, %u, not %u: run both processes as one user, or connect over tcp",
+        conn->dialer ? cred.uid : geteuid(), conn->dialer ? geteuid() : cred.uid);
+    if (!conn->dialer) {
+        conn_refuse(conn, MC_EPERM, why);
+        return false;
+    }
+    log_warn("peer %s: %s", conn->name, why);
+    finish(conn, MC_EREFUSED);
+    return false;
 }
 
 static void connected(struct conn *conn)
@@ -313,16 +326,8 @@ static void connected(struct conn *conn)
     }
     conn_state_set(conn, CONN_HANDSHAKE);
     conn_want_update(conn);
-    if (conn->is_unix && !peer_is_us(conn->fd)) {
-        if (conn->dialer) {
-            log_warn("unix socket %s belongs to another user: not talking to it", conn->name);
-            finish(conn, MC_EREFUSED);
-        } else {
-            conn_refuse(conn, MC_EPERM, "this unix socket serves only its own user");
-        }
-        return;
-    }
-    conn_handshake_start(conn);
+    if (!conn->is_unix || peer_is_us(conn))
+        conn_handshake_start(conn);
 }
 
 static void on_io(struct loop *loop, struct loop_io *io, unsigned events)

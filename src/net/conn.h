@@ -62,8 +62,8 @@ struct conn_ops {
     /* A descriptor has come with an FD frame; it is given to the callee. NULL slot = closed. */
     void (*on_fd)(struct conn *conn, const struct frame *frame, int fd);
 
-    /* Exactly once, last; for connections we dialled or adopted also when the handshake never completed (accepted ones of which
-     * on_ready was not called are never heard of). `status`: MC_ECLOSED (either side closed), MC_EPROTO,
+    /* Exactly once, last; for connections we dialled or adopted also when the handshake never completed (accepted ones that
+     * on_hello did not accept are never heard of). `status`: MC_ECLOSED (either side closed), MC_EPROTO,
      * MC_EVERSION, MC_EREFUSED, MC_EPEERDOWN (refused, reset, unreachable), MC_ETIMEDOUT (handshake), ... All `sent`
      * callbacks and on_payload_end have run before. Must not be NULL. */
     void (*on_close)(struct conn *conn, enum mc_status status);

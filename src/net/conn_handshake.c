@@ -71,6 +71,7 @@ static void on_hello(struct conn *conn, const struct frame *frame)
 
     if (!peer_fits(conn, frame))
         return;
+    conn->owner_knows = true; /* on_hello said yes and may have tied something to it */
     status = send_hello(conn, MSG_HELLO_OK);
     if (status == MC_OK)
         conn_become_ready(conn);

@@ -52,7 +52,8 @@ struct out {
     struct conn_piece piece;
     size_t piece_sent; /* of header and data together */
 
-    bool small; /* head has room for INLINE_BODY: goes to the spare list */
+    bool answers; /* gives a credit back when it has left: a peer that does not read gets no more of our memory */
+    bool small;   /* head has room for INLINE_BODY: goes to the spare list */
     uint8_t head[];
 };
 
@@ -102,7 +103,7 @@ struct conn {
     bool piece_skip; /* its bytes are thrown away */
     int fds[FDS_MAX];
     unsigned fd_count;
-    uint32_t requests_open; /* of the peer, not answered yet */
+    uint32_t requests_open; /* of the peer, whose answer has not left yet */
 
     /* sending */
     struct list queue, finished, spare;

@@ -178,8 +178,7 @@ enum mc_status conn_queue(struct conn *conn, const struct conn_msg *msg, int fd,
     list_push_back(&conn->queue, &out->link);
     conn->queued += cost;
     conn->queued_payload += payload_len;
-    if ((msg->flags & (FRAME_REPLY | FRAME_MORE)) == FRAME_REPLY && msg->type != MSG_PING && conn->requests_open > 0)
-        conn->requests_open--;
+    out->answers = (msg->flags & (FRAME_REPLY | FRAME_MORE)) == FRAME_REPLY && msg->type != MSG_PING;
     if (!conn->write_blocked)
         loop_defer(conn->loop, &conn->flush_task);
     return MC_OK;
@@ -193,6 +192,8 @@ static void out_finish(struct conn *conn, struct out *out, enum mc_status status
         out->status = status;
     conn->queued -= out->cost;
     conn->queued_payload -= out->payload_len - out->payload_at;
+    if (out->answers && conn->requests_open > 0)
+        conn->requests_open--;
     list_del(&out->link);
     list_push_back(&conn->finished, &out->link);
 }

@@ -42,7 +42,8 @@ struct side {
     uint64_t asked_max;
     unsigned abort_after; /* abort when so many pieces have come */
     int fd;
-    bool echo; /* answer requests with their body */
+    bool echo;    /* answer requests with their body */
+    bool unknown; /* or know no message at all */
     unsigned queue_again;
 
     unsigned sent;
@@ -82,7 +83,9 @@ static void on_frame(struct conn *conn, const struct frame *frame)
     assert_true(frame->body.len <= sizeof(side->body));
     if (frame->body.len)
         memcpy(side->body, frame->body.ptr, frame->body.len);
-    if (side->echo && frame->request && !(frame->flags & FRAME_REPLY))
+    if (side->unknown)
+        conn_reply_unknown(conn, frame);
+    else if (side->echo && frame->request && !(frame->flags & FRAME_REPLY))
         assert_int_equal(conn_reply(conn, frame, MC_OK, frame->body), MC_OK);
 }
 
@@ -894,6 +897,50 @@ static void test_garbage_later(void **state)
     malformed(head, sizeof(head), true);
 }
 
+/* Every answer may be held back by a peer that does not read: credits bound how many, also of answers to unknown messages. */
+static void test_questions_without_reading(void **state)
+{
+    int small = 4096, fd, sent = 0;
+    struct frame frame = {.type = 0x7fff, .request = 1, .deadline_ms = DEADLINE_MS_NONE};
+    uint8_t head[FRAME_HEADER_SIZE];
+    size_t at = 0;
+
+    listen_opts.limits.credits = 64;
+    listen_opts.limits.socket_buffer = 4096;
+    server.unknown = true;
+    fd = raw_connect();
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    raw_hello(fd);
+    assert_true(run_until(loop, flag_is_set, &server.ready, 1000));
+    for (int i = 0; i < 1000 && !server.closed; i++) {
+        while (sent < 100000) {
+            ssize_t n;
+
+            frame.request = (uint64_t)sent + 1;
+            frame_encode(&frame, head);
+            n = send(fd, head + at, sizeof(head) - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (n <= 0)
+                break;
+            at = (at + (size_t)n) % sizeof(head);
+            sent += at == 0;
+        }
+        assert_true(server.closed || conn_queued(server.conn) <= 64 * FRAME_HEADER_SIZE);
+        run_for(loop, 2);
+    }
+    assert_true(server.closed);
+    assert_int_equal(server.status, MC_EPROTO);
+    assert_true(sent < 100000);
+    close(fd);
+}
+
+static void test_pending_is_no_answer(void **state)
+{
+    uint8_t head[FRAME_HEADER_SIZE];
+
+    frame_encode(&(struct frame){.type = 0x7001, .flags = FRAME_REPLY, .status = MC_PENDING, .request = 1}, head);
+    malformed(head, sizeof(head), true);
+}
+
 static void test_body_damaged(void **state)
 {
     uint8_t bytes[FRAME_HEADER_SIZE + 4] = {0};
@@ -1198,6 +1245,8 @@ int main(void)
         T(test_drop_queued),
         T(test_garbage_first),
         T(test_garbage_later),
+        T(test_questions_without_reading),
+        T(test_pending_is_no_answer),
         T(test_body_damaged),
         T(test_second_hello),
         T(test_piece_too_long),

@@ -64,6 +64,8 @@ enum mc_status frame_decode(
         cur_fail(&c, "body length");
     if (frame->flags & ~(uint32_t)(FRAME_REPLY | FRAME_MORE))
         cur_fail(&c, "flags");
+    if (frame->status > MC_AGAIN) /* whoever hears "pending" would wait for ever */
+        cur_fail(&c, "status");
     *bad = c.bad;
     return cur_status(&c);
 }
