@@ -198,7 +198,7 @@ void peer_link_down(struct mc_peer *peer, enum mc_status why)
     if (peer->te->closing)
         return;
     if (peer->link_count == 0 && peer->inbound) {
-        pending_fail(peer, MC_EPEERDOWN);
+        te_pump_later(peer->te); /* fails what is pending; not here, where batch_fail() may be on the stack */
         peer_inbound_release(peer);
         return;
     }

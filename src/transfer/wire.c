@@ -42,7 +42,7 @@ enum mc_status wire_sync_decode(struct slice body, struct wire_sync *out, const 
         default: field_unknown(&f);
         }
     }
-    if (out->clock_ns == 0)
+    if (out->clock_ns == 0 || out->clock_ns > WIRE_CLOCK_MAX)
         cur_fail(&cur, "clock");
     return verdict(&cur, bad);
 }
@@ -105,6 +105,8 @@ enum mc_status wire_request_decode(struct slice body, struct wire_request *out, 
     }
     if (out->count == 0)
         cur_fail(&cur, "ranges");
+    if (out->not_after > WIRE_CLOCK_MAX)
+        cur_fail(&cur, "not after");
     return verdict(&cur, bad);
 }
 

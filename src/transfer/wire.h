@@ -11,6 +11,7 @@
 #define WIRE_BYTES_MAX  (16u << 20) /* of one request */
 #define WIRE_PATH_MAX   107         /* what fits a sockaddr_un */
 #define WIRE_NONCE      32
+#define WIRE_CLOCK_MAX  (UINT64_MAX >> 3) /* ns; 73 years: sums and differences of clocks fit int64_t */
 
 /* One range of a region of the receiver's. */
 struct wire_range {

@@ -187,7 +187,6 @@ void pull_frame(struct session *session, const struct frame *frame)
     pull->frame.body = slice_of(NULL, 0);
     pull->request = request;
     pull->request.ranges = pull->ranges;
-    pull->deadline_ns = frame->deadline_ns;
     memcpy(pull->ranges, ranges, request.count * sizeof(ranges[0]));
     list_push_back(&session->pulls, &pull->link);
     status = hold_all(session, pull);
@@ -271,15 +270,18 @@ void pull_run(struct loop *loop, struct loop_task *task)
         struct session *session = list_entry(s, struct session, link);
 
         list_for_each_safe (it, tmp, &session->pulls) {
-            if (budget == 0) {
-                loop_defer(loop, &shm->pull_task);
-                return;
-            }
-            pull_step(session, list_entry(it, struct pull, link), &budget);
+            if (budget > 0)
+                pull_step(session, list_entry(it, struct pull, link), &budget);
         }
-    }
-    if (budget == 0)
+        if (budget > 0)
+            continue;
+        pthread_mutex_lock(&shm->lock); /* the next turn is somebody else's */
+        list_del(&session->link);
+        list_push_back(&shm->sessions, &session->link);
+        pthread_mutex_unlock(&shm->lock);
         loop_defer(loop, &shm->pull_task);
+        return;
+    }
 }
 
 void pull_session_gone(struct session *session)

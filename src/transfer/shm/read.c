@@ -39,8 +39,8 @@ enum mc_status copy_by_call(
         return MC_OK;
     if (n < 0 && errno == ESRCH)
         return MC_EPEERDOWN;
-    log_warn(
-        "transfer: read of %zu bytes of process %d: %s", len, (int)session->pid, n < 0 ? strerror(errno) : "short");
+    log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: read of %zu bytes of process %d: %s", len, (int)session->pid,
+        n < 0 ? strerror(errno) : "short");
     return n < 0 && errno == EPERM ? MC_EPERM : MC_EINVAL;
 }
 

@@ -25,6 +25,10 @@
 #include "transfer/shm/shm_impl.h"
 #include "transfer/tcp/tcp.h"
 
+#define SESSIONS_MAX    1024
+#define ACCEPT_TURN     64
+#define ACCEPT_RETRY_MS 50
+
 /* ---- life ---- */
 
 static const struct conn_ops session_ops;
@@ -60,6 +64,7 @@ static struct session *session_create(struct shm *shm, int fd, bool dialled)
     pthread_mutex_lock(&shm->lock);
     list_push_back(&shm->sessions, &session->link);
     pthread_mutex_unlock(&shm->lock);
+    shm->session_count++;
     te_ref(shm->te);
     return session;
 }
@@ -409,6 +414,11 @@ static void on_frame(struct conn *conn, const struct frame *frame)
 {
     struct session *session = conn_user(conn);
 
+    if (frame->request == 0 && (frame->type == MSG_SHM_SEGMENT || frame->type == MSG_SHM_PULL)) {
+        log_warn("transfer: peer %s: malformed request id in a frame of type 0x%04x", conn_name(conn), frame->type);
+        conn_abort(conn, MC_EPROTO); /* it would count against no credit */
+        return;
+    }
     switch (frame->type) {
     case MSG_SHM_PROOF: proof_frame(session, frame); break;
     case MSG_SHM_SEGMENT: segment_frame(session, frame); break;
@@ -442,6 +452,7 @@ static void on_close(struct conn *conn, enum mc_status status)
     pthread_mutex_lock(&shm->lock);
     list_del(&session->link);
     pthread_mutex_unlock(&shm->lock);
+    shm->session_count--;
     session->conn = NULL;
     pull_session_gone(session);
     if (!te->closing && was_up)
@@ -491,6 +502,7 @@ static enum mc_status session_start(struct shm *shm, int fd, bool dialled, const
         pthread_mutex_lock(&shm->lock);
         list_del(&session->link);
         pthread_mutex_unlock(&shm->lock);
+        shm->session_count--;
         session_put(session);
         te_unref(shm->te);
     }
@@ -539,10 +551,27 @@ void shm_peer_offers(struct mc_peer *peer, const struct hello *hello, const char
 static void on_accept(struct loop *loop, struct loop_io *io, unsigned events)
 {
     struct shm *shm = container_of(io, struct shm, listen_io);
-    int fd;
+    int fd = 0;
 
-    while ((fd = accept4(shm->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
-        session_start(shm, fd, false, NULL);
+    for (int i = 0; i < ACCEPT_TURN && fd >= 0; i++) {
+        fd = accept4(shm->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0 && shm->session_count >= SESSIONS_MAX)
+            close(fd);
+        else if (fd >= 0)
+            session_start(shm, fd, false, NULL);
+    }
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS))
+        return;
+    log_every_ms(LOG_LEVEL_ERROR, 1000, "transfer: cannot accept at %s: %m", shm->path);
+    loop_io_want(&shm->listen_io, 0); /* it would fail again at once, for ever */
+    loop_timer_set(loop, &shm->listen_retry, deadline_after_ms(loop_now_ns(loop), ACCEPT_RETRY_MS));
+}
+
+static void on_accept_retry(struct loop *loop, struct loop_timer *timer)
+{
+    struct shm *shm = container_of(timer, struct shm, listen_retry);
+
+    loop_io_want(&shm->listen_io, LOOP_READ);
 }
 
 /* Sockets of processes that were killed: nobody listens at them. A socket gets its final name only when it listens, so none that is
@@ -609,7 +638,10 @@ enum mc_status shm_create(struct mc_te *te, struct shm **out)
     list_init(&shm->sessions);
     list_init(&shm->views);
     loop_task_init(&shm->pull_task, pull_run);
-    status = page_create(shm);
+    loop_timer_init(&shm->listen_retry, on_accept_retry);
+    status = loop_timer_reserve(te->loop, 1);
+    if (status == MC_OK)
+        status = page_create(shm);
     if (status != MC_OK)
         goto undo_shm;
     status = listen_start(shm);
@@ -633,6 +665,7 @@ void shm_stop(struct shm *shm)
     if (!shm || shm->listen_fd < 0)
         return;
     loop_io_stop(&shm->listen_io);
+    loop_timer_cancel(shm->te->loop, &shm->listen_retry);
     close(shm->listen_fd);
     unlink(shm->path);
     shm->listen_fd = -1;

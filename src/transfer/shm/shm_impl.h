@@ -86,7 +86,6 @@ struct pull {
     struct wire_pull request;
     uint32_t at, done; /* range, and bytes of it */
     uint32_t held;     /* ranges whose region is held */
-    uint64_t deadline_ns;
     struct wire_pull_range ranges[];
 };
 
@@ -120,6 +119,8 @@ struct shm {
     char path[WIRE_PATH_MAX + 1];
     int listen_fd;
     struct loop_io listen_io;
+    struct loop_timer listen_retry; /* descriptors were out */
+    unsigned session_count;
     struct loop_task pull_task;
 };
 

@@ -174,6 +174,7 @@ static enum mc_status tcp_submit(struct transport *self, struct mc_peer *peer, s
         return MC_AGAIN; /* slot_free() and on_writable() pump again */
     slot = slot_take(link);
     slot->bytes = xfer->bytes;
+    slot->opcode = xfer->opcode;
     link->in_flight += xfer->bytes;
     buf_init(&body, 64u << 10);
     status = slot_fill(slot, xfer);
@@ -208,7 +209,9 @@ void request_frame(struct tcp_link *link, const struct frame *frame)
     struct xfer *xfer = slot ? slot->xfer : NULL;
     bool payload = frame->payload_len > 0;
 
-    if (!slot || slot->answered || (payload && frame->payload_len != slot->flow.bytes)) {
+    /* Only reads are answered with bytes: those of a write lie in memory that nobody may write, and in a smaller buffer. */
+    if (!slot || slot->answered ||
+        (payload && (slot->opcode != MC_READ || frame->status != MC_OK || frame->payload_len != slot->flow.bytes))) {
         log_warn("transfer: peer %s: answer to no request of ours", conn_name(link->conn));
         conn_abort(link->conn, MC_EPROTO);
         return;

@@ -218,6 +218,10 @@ void serve_frame(struct tcp_link *link, const struct frame *frame)
 
     if (status == MC_OK && frame->payload_len != (write ? request.bytes : 0))
         status = MC_EPROTO;
+    if (status == MC_OK && frame->request == 0) { /* it would count against no credit */
+        status = MC_EPROTO;
+        bad = "request id";
+    }
     if (status != MC_OK) {
         log_warn(
             "transfer: peer %s: malformed %s in a %s request", conn_name(link->conn), bad, write ? "write" : "read");

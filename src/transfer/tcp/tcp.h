@@ -35,6 +35,7 @@ struct slot {
     struct flow flow;  /* of the payload, either way */
     uint32_t sequence; /* in the request id, so that an answer cannot meet a later request */
     uint32_t bytes;
+    enum mc_opcode opcode;
     bool busy, sent, answered;
     enum mc_status answer;
     enum mc_status sent_status;
@@ -45,7 +46,7 @@ struct inbound_write {
     struct flow flow;
     struct wire_request request;
     enum mc_status status; /* MC_OK: still good */
-    uint64_t deadline_ns;  /* not_after on our clock, or the frame's deadline when that is earlier */
+    uint64_t deadline_ns;  /* not_after on our clock */
 };
 
 struct tcp_link {
