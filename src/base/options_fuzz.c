@@ -1,6 +1,7 @@
 /* options_fuzz.c - libFuzzer: the input is split at NUL bytes into a command line, environment and a config file.
  *
  * Nothing may crash or leak; whatever is accepted must print, and what options_visit() gives must be accepted again. */
+#undef NDEBUG /* asserts are what it looks for */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
