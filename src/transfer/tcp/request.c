@@ -212,7 +212,7 @@ void request_frame(struct tcp_link *link, const struct frame *frame)
     /* Only reads are answered with bytes: those of a write lie in memory that nobody may write, and in a smaller buffer. */
     if (!slot || slot->answered ||
         (payload && (slot->opcode != MC_READ || frame->status != MC_OK || frame->payload_len != slot->flow.bytes))) {
-        log_warn("transfer: peer %s: answer to no request of ours", conn_name(link->conn));
+        log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: peer %s: answer to no request of ours", conn_name(link->conn));
         conn_abort(link->conn, MC_EPROTO);
         return;
     }
@@ -221,7 +221,7 @@ void request_frame(struct tcp_link *link, const struct frame *frame)
         return;
     }
     if (frame->status == MC_OK && xfer && xfer->opcode == MC_READ) {
-        log_warn("transfer: peer %s: answer to a read without bytes", conn_name(link->conn));
+        log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: peer %s: answer to a read without bytes", conn_name(link->conn));
         conn_abort(link->conn, MC_EPROTO);
         return;
     }
