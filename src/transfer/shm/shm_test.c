@@ -1,4 +1,5 @@
 /* shm_test.c - what is refused between processes of one host, and views in place. */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,11 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "net/messages.h"
 #include "transfer/shm/shm_impl.h"
 
 static char said[512];
@@ -74,6 +79,82 @@ static void open_directory_refused(void **state)
     log_capture(listen_log, NULL);
     assert_int_equal(mc_te_create(&opts, &te), MC_EPERM);
     log_capture(NULL, NULL);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+/* ---- another user ---- */
+
+/* Runs in a child as "nobody": what does the socket say? The text of the refusal, "" when it did not get that far. */
+static void knock(const char *path, char *text, size_t size)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    uint8_t bytes[FRAME_HEADER_SIZE + 1024];
+    struct frame frame;
+    enum mc_status status;
+    const char *bad;
+    size_t got = 0;
+    ssize_t n;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    text[0] = 0;
+    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+    if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) != 0) {
+        snprintf(text, size, "%s", strerror(errno));
+        return;
+    }
+    while (got < sizeof(bytes) && (n = read(fd, bytes + got, sizeof(bytes) - got)) > 0)
+        got += (size_t)n;
+    if (got >= FRAME_HEADER_SIZE && frame_decode(bytes, 1024, &frame, &bad) == MC_OK && frame.type == MSG_REFUSE)
+        refuse_decode(slice_of(bytes + FRAME_HEADER_SIZE, frame.body_len), &status, text, size);
+    close(fd);
+}
+
+static void as_nobody(const char *path, char *text, size_t size)
+{
+    int pipes[2], status;
+    size_t got = 0;
+    ssize_t n;
+    pid_t pid;
+
+    assert_int_equal(pipe(pipes), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(10);
+        if (setgid(65534) != 0 || setuid(65534) != 0)
+            _exit(1);
+        knock(path, text, size);
+        _exit(write(pipes[1], text, strlen(text)) < 0);
+    }
+    close(pipes[1]);
+    while (got < size - 1 && (n = read(pipes[0], text + got, size - 1 - got)) > 0)
+        got += (size_t)n;
+    text[got] = 0;
+    close(pipes[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* The directory keeps others out; should somebody open it up, the socket itself asks who is there. */
+static void foreign_user(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX", text[256];
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct mc_te *te;
+
+    if (geteuid() != 0)
+        skip(); /* only root can become somebody else */
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &te), MC_OK);
+    as_nobody(shm_path(te->shm), text, sizeof(text));
+    assert_string_equal(text, strerror(EACCES));
+    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(chmod(shm_path(te->shm), 0777), 0);
+    as_nobody(shm_path(te->shm), text, sizeof(text));
+    assert_non_null(strstr(text, "0, not 65534"));
+    assert_non_null(strstr(text, "run both processes as one user"));
+    assert_int_equal(chmod(dir, 0700), 0);
+    mc_te_destroy(te);
     assert_int_equal(rmdir(dir), 0);
 }
 
@@ -143,6 +224,7 @@ int main(void)
         cmocka_unit_test(unsealed_memfd),
         cmocka_unit_test(readonly_descriptor),
         cmocka_unit_test(open_directory_refused),
+        cmocka_unit_test(foreign_user),
         cmocka_unit_test(other_host),
         cmocka_unit_test(views),
     };
