@@ -1,8 +1,7 @@
 /* master.h - the master as an object: the index of all nodes, and everything needed to serve it.
  *
  *     store_master -- core (index_core.h)     which key lies where, who is there; pure
- *         |---------- loop                    one thread: listener, nodes, clients, admin HTTP
- *         |---------- pulse                   its own thread and listener for heartbeats; hands changes over to the loop
+ *         |---------- loop                    one thread: listener, nodes and their heartbeats, clients, admin HTTP
  *         `---------- term file               in the state directory: the highest term it has used
  *
  * It can be lost: a new one fills from the nodes' reports. Only the term is kept, so that versions never go back.
