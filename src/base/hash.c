@@ -63,7 +63,7 @@ static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
 
 static void seed_draw(void)
 {
-    mc_random_bytes(&process_seed, sizeof(process_seed));
+    random_bytes(&process_seed, sizeof(process_seed));
 }
 
 uint64_t hash_seed(void)
@@ -179,7 +179,7 @@ void sha256(const void *data, size_t len, uint8_t out[SHA256_SIZE])
     sha256_parts(&part, 1, out);
 }
 
-void mc_random_bytes(void *out, size_t len)
+void random_bytes(void *out, size_t len)
 {
     uint8_t *at = out;
 

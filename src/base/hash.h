@@ -41,7 +41,7 @@ void sha256_add(struct sha256_state *state, const void *data, size_t len);
 void sha256_finish(struct sha256_state *state, uint8_t out[SHA256_SIZE]);
 
 /* Random bytes fit for keys and identifiers (getrandom). Does not fail; may block early at boot. */
-void mc_random_bytes(void *out, size_t len);
+void random_bytes(void *out, size_t len);
 
 /* Lower-case hex, 2 * len characters and a NUL. */
 void hex_encode(char *out, const void *bytes, size_t len);

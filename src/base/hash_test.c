@@ -98,8 +98,8 @@ static void test_random_bytes(void **state)
 {
     uint8_t a[16] = {0}, b[16] = {0};
 
-    mc_random_bytes(a, 16);
-    mc_random_bytes(b, 16);
+    random_bytes(a, 16);
+    random_bytes(b, 16);
     assert_memory_not_equal(a, b, 16);
 }
 

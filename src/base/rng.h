@@ -1,6 +1,6 @@
 /* rng.h - random numbers from a seed, the same on every machine: for tests, simulations, benchmarks and jitter.
  *
- * xoshiro256**, seeded through splitmix64. Not for secrets (mc_random_bytes).
+ * xoshiro256**, seeded through splitmix64. Not for secrets (random_bytes).
  * Threads: a struct rng belongs to one thread. */
 #ifndef BASE_RNG_H
 #define BASE_RNG_H

@@ -95,7 +95,7 @@ static enum mc_status open_fleet(struct conductor *c, const struct conductor_opt
 
     if (status != MC_OK)
         return status;
-    mc_random_bytes(fleet.uuid, sizeof fleet.uuid);
+    random_bytes(fleet.uuid, sizeof fleet.uuid);
     status = fleet_create(c->loop, &fleet, &c->fleet);
     if (status != MC_OK)
         return fail(err, err_size, status, opts->fleet_listen);

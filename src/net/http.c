@@ -150,7 +150,7 @@ static void identify(struct http_req *req)
         if (good)
             sha256(id, strlen(id), digest);
         else
-            mc_random_bytes(digest, sizeof(digest));
+            random_bytes(digest, sizeof(digest));
         memcpy(req->trace, digest, TRACE_SIZE);
     }
     if (good)

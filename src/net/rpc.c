@@ -617,7 +617,7 @@ struct rpc_peer *rpc_peer_create(struct loop *loop, const struct rpc_peer_opts *
     list_init(&peer->ended);
     loop_timer_init(&peer->timer, on_retry);
     loop_task_init(&peer->task, on_task);
-    mc_random_bytes(&seed, sizeof(seed));
+    random_bytes(&seed, sizeof(seed));
     rng_seed(&peer->rng, seed);
     if (loop_timer_reserve(loop, 1) != MC_OK || hashmap_init(&peer->table, 0, 0) != MC_OK) {
         free(peer);

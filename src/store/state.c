@@ -103,7 +103,7 @@ enum mc_status state_identity(const struct state_dir *dir, uint8_t uuid[16], uin
     enum mc_status status;
 
     if (!dir->path[0]) {
-        mc_random_bytes(uuid, 16);
+        random_bytes(uuid, 16);
         *epoch = 1;
         return MC_OK;
     }
@@ -122,7 +122,7 @@ enum mc_status state_identity(const struct state_dir *dir, uint8_t uuid[16], uin
         status = MC_ENOENT;
     }
     if (status == MC_ENOENT) {
-        mc_random_bytes(uuid, 16);
+        random_bytes(uuid, 16);
         status = MC_OK;
     }
     if (status != MC_OK)

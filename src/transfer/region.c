@@ -53,7 +53,7 @@ enum mc_status region_add(
     uint64_t random;
 
     do {
-        mc_random_bytes(&random, sizeof(random));
+        random_bytes(&random, sizeof(random));
     } while (random >> 16 == 0);
     pthread_mutex_lock(&te->lock);
     row = row_take(te);

@@ -123,7 +123,7 @@ static enum mc_status options_set(struct mc_te *te, const struct mc_te_opts *opt
     te->epoch = opts->epoch;
     memcpy(te->uuid, opts->uuid, UUID_SIZE);
     if (memcmp(te->uuid, none, UUID_SIZE) == 0)
-        mc_random_bytes(te->uuid, UUID_SIZE);
+        random_bytes(te->uuid, UUID_SIZE);
     if (opts->fault) {
         enum mc_status status = fault_create(opts->fault, &te->fault);
 

@@ -105,7 +105,7 @@ static enum mc_status card_fill(struct worker *worker)
         snprintf(worker->name, sizeof(worker->name), "%s", worker->opts.name);
     else
         snprintf(worker->name, sizeof(worker->name), "%s-%d", role_word(worker->opts.role), getpid());
-    mc_random_bytes(worker->uuid, sizeof(worker->uuid));
+    random_bytes(worker->uuid, sizeof(worker->uuid));
     host_id_default(host, sizeof(host));
 
     memcpy(card->uuid, worker->uuid, sizeof(card->uuid));

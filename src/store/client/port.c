@@ -578,7 +578,7 @@ static enum mc_status start_engine(struct mc_store *store, const struct mc_store
     };
     enum mc_status status;
 
-    mc_random_bytes(te_opts.uuid, sizeof(te_opts.uuid));
+    random_bytes(te_opts.uuid, sizeof(te_opts.uuid));
     status = te_create_on_loop(&te_opts, store->loop, &store->te);
     if (status != MC_OK)
         return status;
@@ -607,7 +607,7 @@ static enum mc_status start_core(struct mc_store *store, const struct mc_store_o
         .unmap = port_unmap,
         .distance = port_distance,
     };
-    mc_random_bytes(&seed, sizeof(seed));
+    random_bytes(&seed, sizeof(seed));
     return client_core_create(&limits, &store->port, seed, &store->core);
 }
 

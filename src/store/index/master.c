@@ -390,7 +390,7 @@ static enum mc_status start_core(struct store_master *master, const struct store
         return status;
     limits.term = master->term_kept + 1;
     master->port = (struct store_port){.ctx = master, .send = port_send, .log = port_log};
-    mc_random_bytes(random, sizeof(random));
+    random_bytes(random, sizeof(random));
     status = index_core_create(&limits, &master->port, random[0], random[1], &master->core);
     if (status == MC_OK)
         keep_term(master);
@@ -435,7 +435,7 @@ static enum mc_status set_up(struct store_master *master, const struct store_mas
     master->peers = store_link_table_create(PEERS_MAX, &peer_ops, master);
     if (!master->peers)
         return MC_ENOMEM;
-    mc_random_bytes(uuid, sizeof(uuid));
+    random_bytes(uuid, sizeof(uuid));
     store_hello(&self, ROLE_MASTER, uuid, 1, NULL);
     listen.self = &self;
     status = conn_listen(master->loop, &addr, &listen, &master->listener);

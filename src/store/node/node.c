@@ -465,7 +465,7 @@ static enum mc_status start_core(struct store_node *node, const struct store_nod
 
     node->port = (struct store_port){
         .ctx = node, .send = port_send, .log = port_log, .pull = port_pull, .pull_cancel = port_pull_cancel};
-    mc_random_bytes(&seed, sizeof(seed));
+    random_bytes(&seed, sizeof(seed));
     return node_core_create(&limits, &node->port, &node->self, node->memory, node->segments, seed, &node->core);
 }
 

@@ -31,7 +31,7 @@ enum mc_status page_create(struct shm *shm)
     page->magic = PAGE_MAGIC;
     page->version = PAGE_VERSION;
     page->own_addr = (uintptr_t)page;
-    mc_random_bytes(page->nonce, sizeof(page->nonce));
+    random_bytes(page->nonce, sizeof(page->nonce));
     shm->page = page;
     return MC_OK;
 

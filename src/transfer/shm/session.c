@@ -608,7 +608,7 @@ static enum mc_status listen_start(struct shm *shm)
     int n, m;
 
     sweep(shm->te->run_dir);
-    mc_random_bytes(random, sizeof(random));
+    random_bytes(random, sizeof(random));
     hex_encode(hex, random, sizeof(random));
     n = snprintf(shm->path, sizeof(shm->path), "%s/te-%s.sock", shm->te->run_dir, hex);
     m = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/te-%s.new", shm->te->run_dir, hex);
