@@ -247,7 +247,7 @@ static void give_dst(struct side *side, size_t len)
     side->dst_len = len;
 }
 
-static uint8_t *random_bytes(size_t len)
+static uint8_t *noise(size_t len)
 {
     uint8_t *bytes = malloc(len);
     struct rng rng;
@@ -412,7 +412,7 @@ static void test_handshake_timeout(void **state)
 
 static void exchange(size_t body_len)
 {
-    uint8_t *body = random_bytes(body_len + 1), trace[TRACE_SIZE] = {1, 2, 3};
+    uint8_t *body = noise(body_len + 1), trace[TRACE_SIZE] = {1, 2, 3};
     struct conn_msg msg = {.type = 0x7001,
         .request = 99,
         .trace = trace,
@@ -516,7 +516,7 @@ static void send_spans(const struct conn_span *spans, size_t count)
 
 static void payload_roundtrip(size_t len, size_t step)
 {
-    uint8_t *bytes = random_bytes(len);
+    uint8_t *bytes = noise(len);
     struct conn_span span = {.ptr = bytes, .len = len};
 
     free(server.dst);
@@ -549,7 +549,7 @@ static void test_payload_unix(void **state)
 
 static void test_payload_thrown_away(void **state)
 {
-    uint8_t *bytes = random_bytes(BIG);
+    uint8_t *bytes = noise(BIG);
     struct conn_span span = {.ptr = bytes, .len = BIG};
 
     open_tcp();
@@ -563,7 +563,7 @@ static void test_payload_thrown_away(void **state)
 
 static void test_spans_with_checksums(void **state)
 {
-    uint8_t *bytes = random_bytes(300000);
+    uint8_t *bytes = noise(300000);
     struct conn_span spans[] = {
         {bytes, 65536, crc32c(0, bytes, 65536), true},
         {bytes + 65536, 0, 0, false},
@@ -582,7 +582,7 @@ static void test_spans_with_checksums(void **state)
 
 static void test_damaged_payload(void **state)
 {
-    uint8_t *bytes = random_bytes(PIECE_MAX);
+    uint8_t *bytes = noise(PIECE_MAX);
     struct conn_span spans[] = {
         {bytes, 1000, crc32c(0, bytes, 1000), true},
         {bytes + 1000, 1000, 12345, true}, /* a bit flipped in memory since its checksum was made */
@@ -623,7 +623,7 @@ static enum mc_status next_piece(void *arg, uint64_t off, size_t max, struct con
 
 static void source_run(uint64_t fail_at, enum mc_status expect)
 {
-    struct source source = {.bytes = random_bytes(100000), .fail_at = fail_at};
+    struct source source = {.bytes = noise(100000), .fail_at = fail_at};
     struct conn_msg msg = {.type = 0x7002,
         .source = next_piece,
         .source_arg = &source,
@@ -657,7 +657,7 @@ static void test_source_gives_up(void **state)
 /* After abort nothing is written any more: the receiver's memory is unmapped right after it. */
 static void test_abort_while_receiving(void **state)
 {
-    uint8_t *bytes = random_bytes(BIG);
+    uint8_t *bytes = noise(BIG);
     struct conn_span span = {.ptr = bytes, .len = BIG};
     struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
 
@@ -680,7 +680,7 @@ static void test_abort_while_receiving(void **state)
 /* A sender that cuts the connection takes back what the receiver has not read yet. */
 static void test_reset_drops_what_is_queued(void **state)
 {
-    uint8_t *bytes = random_bytes(BIG);
+    uint8_t *bytes = noise(BIG);
     struct conn_span span = {.ptr = bytes, .len = BIG};
     struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
     unsigned pieces;
@@ -705,7 +705,7 @@ static void test_reset_drops_what_is_queued(void **state)
 
 static void test_close_sends_what_is_queued(void **state)
 {
-    uint8_t *bytes = random_bytes(BIG);
+    uint8_t *bytes = noise(BIG);
     struct conn_span span = {.ptr = bytes, .len = BIG};
     struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
 
@@ -726,7 +726,7 @@ static void test_close_sends_what_is_queued(void **state)
 
 static void test_close_does_not_wait_for_ever(void **state)
 {
-    uint8_t *bytes = random_bytes(32u << 20);
+    uint8_t *bytes = noise(32u << 20);
     struct conn_span span = {.ptr = bytes, .len = 32u << 20};
     struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
 
