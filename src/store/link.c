@@ -205,8 +205,9 @@ void store_link_close(struct store_link *link)
         return;
     loop_timer_cancel(link->loop, &link->retry);
     if (link->conn) {
+        /* Not conn_close(): that lingers on a loop which may not run any more. */
         conn_set_user(link->conn, NULL);
-        conn_close(link->conn);
+        conn_abort(link->conn, MC_ECLOSED);
         link->conn = NULL;
     }
     went_down(link, MC_ECLOSED);

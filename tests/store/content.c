@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/rng.h"
@@ -37,4 +38,19 @@ struct mc_key block(uint64_t number)
     memcpy(id, halves, 16);
     mc_key_block(&key, id);
     return key;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BUILD_FACTOR 5
+#else
+#define BUILD_FACTOR 1
+#endif
+
+double crowd(void)
+{
+    double load = 1;
+
+    getloadavg(&load, 1);
+    load /= (double)sysconf(_SC_NPROCESSORS_ONLN);
+    return BUILD_FACTOR * (load > 1 ? load : 1);
 }

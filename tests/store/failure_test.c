@@ -199,7 +199,7 @@ static void others_go_on_without(int sig)
         theirs++;
         assert_int_equal(result.status, MC_ENOENT);
         assert_int_equal(result.miss, MC_MISS_PEER_DOWN);
-        assert_true(now_ns() - asked < 300 * NS_PER_MS);
+        assert_true((double)(now_ns() - asked) <= 300e6 * crowd());
     }
     assert_true(theirs > OBJECTS / 10);
     while (now_ns() - start < NS_PER_S)
@@ -213,7 +213,7 @@ static void others_go_on_without(int sig)
         free(readers[i].samples);
     }
     print_message("p99 of others before %.0f us after %.0f us ratio %.2f\n", before, after, after / before);
-    assert_true(after <= 4 * before + 1000); /* goal 2; the rest is the machine's noise */
+    assert_true(after <= 4 * before + 1000 * crowd()); /* goal 2; the rest is the machine's noise */
 }
 
 static void node_stopped_and_continued(void **state)
@@ -227,9 +227,9 @@ static void node_stopped_and_continued(void **state)
     uint64_t used_ms = until_used_again(2000000, uuid), start = now_ns();
     for (int i = 0; i < OBJECTS; i++)
         while (get_at(store, objects[i].number, SIZE, MS).status != MC_OK)
-            assert_true(now_ns() - start < 2 * NS_PER_S);
+            assert_true((double)(now_ns() - start) <= 2e9 * crowd());
     print_message("used again %llu ms after SIGCONT\n", (unsigned long long)used_ms);
-    assert_true(used_ms <= 2000);
+    assert_true((double)used_ms <= 2000 * crowd());
 }
 
 static void node_killed_and_restarted(void **state)
@@ -242,7 +242,7 @@ static void node_killed_and_restarted(void **state)
     cluster_node_start(&cluster, 1, NULL);
     uint64_t used_ms = until_used_again(4000000, uuid);
     print_message("used again %llu ms after it listened\n", (unsigned long long)used_ms);
-    assert_true(used_ms <= 2000);
+    assert_true((double)used_ms <= 2000 * crowd());
     uuid_of(1, again);
     assert_memory_equal(uuid, again, 16); /* identity is kept, its epoch is new */
     for (int i = 0; i < OBJECTS; i++) {
@@ -309,11 +309,11 @@ static void master_killed_and_replaced(void **state)
                 else
                     assert_true(filled(data[i], LEN, 100000 + at + i));
         }
-    } while (missing > 0 && now_ns() - start < 5 * NS_PER_S);
+    } while (missing > 0 && now_ns() - start < 20 * NS_PER_S);
     uint64_t took_ms = (now_ns() - start) / NS_PER_MS;
     print_message("all %d readable %llu ms after the new master listened\n", N, (unsigned long long)took_ms);
     assert_int_equal(missing, 0);
-    assert_true(took_ms < 2000);
+    assert_true((double)took_ms <= 2000 * crowd());
     while (get_at(fresh, 900000, LEN, MS).status != MC_OK)
         assert_true(now_ns() - start < 5 * NS_PER_S);
     mc_store_close(fresh);

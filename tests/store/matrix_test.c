@@ -243,16 +243,6 @@ static void judge_objects(struct setup *s, uint64_t first, uint64_t count)
         get_to(s->judge, memory, first + i, 5000);
 }
 
-/* Others on this machine's cores are no fault of ours. */
-static uint64_t slack_ns(void)
-{
-    double load = 1;
-
-    getloadavg(&load, 1);
-    double crowd = load / (double)sysconf(_SC_NPROCESSORS_ONLN);
-    return (uint64_t)(SLACK_MS * NS_PER_MS * (crowd > 1 ? crowd : 1));
-}
-
 static void round_with_node(struct setup *s, bool put, pid_t victim)
 {
     struct stopper stopper;
@@ -279,8 +269,8 @@ static void round_with_node(struct setup *s, bool put, pid_t victim)
     harness_stop_join(&stopper);
     harness_continue(victim);
     DEMAND(harness_watch(&s->memory, 1, watch_ms), "%s: late write\n", s->lane->name);
-    DEMAND(longest <= DEADLINE_MS * NS_PER_MS + slack_ns(), "%s %s: a call took %.1f ms\n", s->lane->name,
-        put ? "put" : "get", (double)longest / 1e6);
+    DEMAND((double)longest <= ((double)DEADLINE_MS + SLACK_MS * crowd()) * 1e6, "%s %s: a call took %.1f ms\n",
+        s->lane->name, put ? "put" : "get", (double)longest / 1e6);
     if (put)
         judge_objects(s, first, next_number - first);
 }
