@@ -51,8 +51,9 @@ struct mc_engine; /* opaque to callers; an implementation has `struct mc_engine`
 
 /* Start from mc_engine_options_init(). Texts are borrowed during open only. */
 struct mc_engine_options {
-    const char *engine;      /* "synthetic" or "llama" */
-    const char *engine_path; /* plug-in file or the folder it is in; NULL: beside the binary, then $XDG_CACHE_HOME/mooncake/engine */
+    const char *engine; /* "synthetic" or "llama" */
+    const char *
+        engine_path; /* plug-in file or the folder it is in; NULL: beside the binary, then $XDG_CACHE_HOME/mooncake/engine */
     const char *model_path;  /* GGUF file; synthetic: not used */
     const char *model_name;  /* name it is served under; NULL: the model's own */
     uint32_t threads;        /* compute threads; 0: online cores */
@@ -85,10 +86,10 @@ MC_API enum mc_status mc_engine_open(
 MC_API void mc_engine_close(struct mc_engine *engine);
 
 struct mc_engine_info {
-    const char *engine;         /* "llama" */
-    const char *engine_version; /* "v0.5.0" */
-    const char *model;          /* name it is served under */
-    uint32_t context_tokens;    /* cells, all sequences together */
+    const char *engine;           /* "llama" */
+    const char *engine_version;   /* "v0.5.0" */
+    const char *model;            /* name it is served under */
+    uint32_t context_tokens;      /* cells, all sequences together */
     uint32_t sequence_tokens_max; /* longest sequence: least of the above and the model's trained context */
     uint32_t sequences_max;
     uint32_t vocab_size; /* token ids are 0..vocab_size-1; a logits vector has this many floats */
@@ -101,7 +102,7 @@ struct mc_engine_info {
     struct mc_fingerprint fingerprint; /* of the record */
     const struct mc_geometry *geometry;
     const struct mc_layout *layout; /* of a full block */
-    bool verifies; /* import and decode check the content of blocks (synthetic) */
+    bool verifies;                  /* import and decode check the content of blocks (synthetic) */
 };
 /* Never changes; lent until close. Any thread. */
 MC_API const struct mc_engine_info *mc_engine_info(const struct mc_engine *engine);
@@ -109,7 +110,7 @@ MC_API const struct mc_engine_info *mc_engine_info(const struct mc_engine *engin
 /* ---- text and tokens: any thread ---- */
 
 enum mc_tokenize_flags {
-    MC_TOKENIZE_BOS = 1,     /* put the model's begin token in front, if it wants one and the text does not begin with it */
+    MC_TOKENIZE_BOS = 1, /* put the model's begin token in front, if it wants one and the text does not begin with it */
     MC_TOKENIZE_SPECIAL = 2, /* text of control tokens ("<|im_start|>") becomes those tokens; never set for user text */
 };
 
@@ -172,22 +173,22 @@ struct mc_block_in {
  *   MC_EMISMATCH  size is not that of `rows` tokens, rows > block_tokens
  *   MC_ECORRUPT   content check failed (engine log has layer and position)
  *   MC_ENOSPC     no room in the context     MC_ESYS  the engine refused */
-MC_API enum mc_status mc_engine_import(struct mc_engine *engine, uint32_t seq, const struct mc_block_in *blocks,
-    size_t block_count, size_t *imported);
+MC_API enum mc_status mc_engine_import(
+    struct mc_engine *engine, uint32_t seq, const struct mc_block_in *blocks, size_t block_count, size_t *imported);
 
 /* ---- prefill and export ---- */
 
 /* Layers [layer_first, layer_first + layer_count) of a full block are computed: take them now with mc_engine_export(),
  * or later, as long as the sequence lives. Called inside mc_engine_prefill(), on its thread, blocks and layers
  * ascending. May call mc_engine_export() and nothing else of this engine. Must not block for long: it holds up compute. */
-typedef void mc_block_ready_fn(
-    void *arg, struct mc_engine *engine, uint32_t seq, uint32_t block_index, uint32_t layer_first, uint32_t layer_count);
+typedef void mc_block_ready_fn(void *arg, struct mc_engine *engine, uint32_t seq, uint32_t block_index,
+    uint32_t layer_first, uint32_t layer_count);
 
 struct mc_prefill {
     uint32_t seq;
-    uint32_t end;           /* tokens of the whole prompt; the sequence grows to here, in one call or several */
-    const uint32_t *tokens; /* the whole prompt from position 0, `end` of them; borrowed during the call */
-    uint32_t tokens_max;    /* compute at most this many in this call (at least one quantum); 0: chunk_tokens */
+    uint32_t end;             /* tokens of the whole prompt; the sequence grows to here, in one call or several */
+    const uint32_t *tokens;   /* the whole prompt from position 0, `end` of them; borrowed during the call */
+    uint32_t tokens_max;      /* compute at most this many in this call (at least one quantum); 0: chunk_tokens */
     mc_block_ready_fn *ready; /* may be NULL */
     void *arg;
     const int *cancel; /* may be NULL; any thread sets it to 1 with __atomic_store_n(), seen within about a layer */
@@ -212,10 +213,10 @@ MC_API enum mc_status mc_engine_export(struct mc_engine *engine, uint32_t seq, u
 /* ---- decode ---- */
 
 struct mc_decode_slot {
-    uint32_t seq;         /* in: each sequence at most once per step */
-    uint32_t token;       /* in: appended at the sequence's end */
+    uint32_t seq;          /* in: each sequence at most once per step */
+    uint32_t token;        /* in: appended at the sequence's end */
     enum mc_status status; /* out: MC_OK, or why this one failed while others went on */
-    const float *logits;  /* out: of the token after; lent until the next prefill, decode or free; NULL unless MC_OK */
+    const float *logits;   /* out: of the token after; lent until the next prefill, decode or free; NULL unless MC_OK */
 };
 /* One step: append one token to each of `slot_count` sequences. Replaying known tokens is the same call.
  * MC_OK: look at each slot's status (MC_ECORRUPT: free that sequence; the log has layer and position).
@@ -254,20 +255,20 @@ struct mc_engine_ops {
     enum mc_status (*piece)(
         const struct mc_engine *engine, uint32_t token, bool special, char *dst, size_t size, size_t *length);
     bool (*is_end)(const struct mc_engine *engine, uint32_t token);
-    enum mc_status (*chat)(const struct mc_engine *engine, const struct mc_chat_message *messages,
-        size_t message_count, bool open_answer, char *dst, size_t size, size_t *length);
+    enum mc_status (*chat)(const struct mc_engine *engine, const struct mc_chat_message *messages, size_t message_count,
+        bool open_answer, char *dst, size_t size, size_t *length);
     /* Sequence ids are chosen by the wrapper: 0..sequences_max-1. Forget all its tokens. Never fails. */
     void (*seq_clear)(struct mc_engine *engine, uint32_t seq);
     /* Blocks are in order and of right length, there is room. All or nothing up to *imported. */
-    enum mc_status (*import)(struct mc_engine *engine, uint32_t seq, uint32_t length,
-        const struct mc_block_in *blocks, size_t block_count, size_t *imported);
+    enum mc_status (*import)(struct mc_engine *engine, uint32_t seq, uint32_t length, const struct mc_block_in *blocks,
+        size_t block_count, size_t *imported);
     /* One batch: `count` tokens at `length`; either ends at a multiple of 64 or is the remainder. On failure the sequence
      * must be left at `length`. `cancel` may be NULL. `logits` NULL: not wanted, else of the last token. `ready` may be
      * NULL, else is called for blocks that became full. */
     enum mc_status (*prefill)(struct mc_engine *engine, uint32_t seq, uint32_t length, const uint32_t *tokens,
         uint32_t count, mc_block_ready_fn *ready, void *arg, const int *cancel, const float **logits);
-    enum mc_status (*export_layers)(struct mc_engine *engine, uint32_t seq, uint32_t block_index,
-        uint32_t layer_first, uint32_t layer_count, void *dst, size_t size);
+    enum mc_status (*export_layers)(struct mc_engine *engine, uint32_t seq, uint32_t block_index, uint32_t layer_first,
+        uint32_t layer_count, void *dst, size_t size);
     /* lengths[i] is the position of slots[i].token. */
     enum mc_status (*decode)(
         struct mc_engine *engine, struct mc_decode_slot *slots, const uint32_t *lengths, size_t slot_count);

@@ -59,22 +59,22 @@ struct mc_fingerprint {
 /* The record behind a fingerprint. Texts are NUL-terminated and unused bytes behind the NUL are ignored; start from
  * `= {0}`. Two workers may exchange blocks exactly when all fields agree. */
 struct mc_fp_record {
-    char engine[32];             /* "llama", "synthetic" */
-    char engine_version[64];     /* with what changes bits: "v0.5.0 fa" */
-    char model_arch[32];         /* "llama" */
-    uint8_t model_hash[32];      /* SHA-256 of the model file */
-    uint32_t layers;             /* for people; the geometry hash is what decides */
-    uint32_t kv_heads;           /* largest of all layers; 0 where it means nothing */
-    uint32_t head_dim;           /* of K */
-    uint8_t geometry_hash[32];   /* mc_geometry_hash() */
-    char k_type[16];             /* "f16" */
-    char v_type[16];             /* "f16"; empty where there is one plane */
-    char rope_type[16];          /* "norm", "neox", "none" */
-    double rope_base;            /* frequency base */
-    double rope_scale;           /* frequency scale, 1 = none */
+    char engine[32];           /* "llama", "synthetic" */
+    char engine_version[64];   /* with what changes bits: "v0.5.0 fa" */
+    char model_arch[32];       /* "llama" */
+    uint8_t model_hash[32];    /* SHA-256 of the model file */
+    uint32_t layers;           /* for people; the geometry hash is what decides */
+    uint32_t kv_heads;         /* largest of all layers; 0 where it means nothing */
+    uint32_t head_dim;         /* of K */
+    uint8_t geometry_hash[32]; /* mc_geometry_hash() */
+    char k_type[16];           /* "f16" */
+    char v_type[16];           /* "f16"; empty where there is one plane */
+    char rope_type[16];        /* "norm", "neox", "none" */
+    double rope_base;          /* frequency base */
+    double rope_scale;         /* frequency scale, 1 = none */
     uint32_t block_tokens;
-    uint8_t tokenizer_hash[32];  /* mc_gguf_tokenizer_hash() or the engine's own */
-    char adapter[64];            /* LoRA id; empty = none */
+    uint8_t tokenizer_hash[32]; /* mc_gguf_tokenizer_hash() or the engine's own */
+    char adapter[64];           /* LoRA id; empty = none */
 };
 
 /* Write the canonical bytes of `rec`: ids and lengths fixed, unused text bytes left out, so that equal records give
@@ -120,8 +120,8 @@ struct mc_block_chain {
     struct mc_fingerprint fp;
     struct mc_block_id last; /* id of block `blocks - 1` */
     uint32_t block_tokens;
-    uint32_t blocks;         /* blocks hashed so far */
-    const void *salt;        /* borrowed for the chain's life */
+    uint32_t blocks;  /* blocks hashed so far */
+    const void *salt; /* borrowed for the chain's life */
     size_t salt_size;
 };
 
@@ -133,8 +133,8 @@ MC_API enum mc_status mc_block_chain_init(struct mc_block_chain *chain, const st
  * before; it is not looked at), `token_count` its length now. Writes at most `ids_max` ids, for blocks
  * chain->blocks (before the call).., and returns how many; call again while it returns ids_max. Tokens behind the last
  * full block are left for later. */
-MC_API size_t mc_block_chain_extend(struct mc_block_chain *chain, const uint32_t *tokens, size_t token_count,
-    struct mc_block_id *ids, size_t ids_max);
+MC_API size_t mc_block_chain_extend(
+    struct mc_block_chain *chain, const uint32_t *tokens, size_t token_count, struct mc_block_id *ids, size_t ids_max);
 
 /* How many tokens of a prompt of `token_count` may be taken from the cache: floor((n-1)/64)*64, cut to whole blocks of
  * block_tokens where those are larger than 64. The last token is always computed. 0 for an empty prompt. */
@@ -164,7 +164,8 @@ MC_API enum mc_status mc_geometry_create_kv(
 MC_API void mc_geometry_destroy(struct mc_geometry *geometry); /* NULL is allowed */
 
 MC_API size_t mc_geometry_plane_count(const struct mc_geometry *geometry);
-MC_API const struct mc_plane *mc_geometry_plane(const struct mc_geometry *geometry, size_t index); /* lent; index < count */
+MC_API const struct mc_plane *mc_geometry_plane(
+    const struct mc_geometry *geometry, size_t index); /* lent; index < count */
 MC_API uint32_t mc_geometry_layers(const struct mc_geometry *geometry);
 /* Bytes one more token adds, without padding and states. */
 MC_API uint64_t mc_geometry_bytes_per_token(const struct mc_geometry *geometry);
@@ -185,8 +186,7 @@ struct mc_layout; /* opaque, immutable; holds a copy of what it needs of the geo
 
 /* Layout of an object of `tokens` tokens, 1..MC_BLOCK_TOKENS_MAX (make one for full blocks and keep it).
  *   MC_EINVAL  tokens out of range     MC_ENOMEM */
-MC_API enum mc_status mc_layout_create(
-    const struct mc_geometry *geometry, uint32_t tokens, struct mc_layout **layout);
+MC_API enum mc_status mc_layout_create(const struct mc_geometry *geometry, uint32_t tokens, struct mc_layout **layout);
 MC_API void mc_layout_destroy(struct mc_layout *layout); /* NULL is allowed */
 
 MC_API uint32_t mc_layout_tokens(const struct mc_layout *layout);
@@ -200,8 +200,8 @@ MC_API enum mc_status mc_layout_layers(
     const struct mc_layout *layout, uint32_t first, uint32_t count, struct mc_byte_range *range);
 /* Bytes of tokens [first, first+count): one piece per plane (states whole), pieces[i] belongs to plane i.
  *   MC_EINVAL  empty or beyond the last token     MC_ETOOBIG  pieces_max < plane count */
-MC_API enum mc_status mc_layout_rows(const struct mc_layout *layout, uint32_t first, uint32_t count,
-    struct mc_byte_range *pieces, size_t pieces_max);
+MC_API enum mc_status mc_layout_rows(
+    const struct mc_layout *layout, uint32_t first, uint32_t count, struct mc_byte_range *pieces, size_t pieces_max);
 
 /* The chunks that are checksummed one by one: each plane with its padding is cut into pieces of MC_CHUNK_SIZE_MAX, the
  * last piece being shorter; a chunk never crosses a plane, chunks tile the object in ascending order. */
@@ -281,8 +281,7 @@ MC_API enum mc_status mc_gguf_string(const struct mc_gguf *gguf, const char *key
 MC_API enum mc_status mc_gguf_array(
     const struct mc_gguf *gguf, const char *key, enum mc_gguf_type *element, uint64_t *count);
 /* Element of an array of integers: MC_EINVAL if index >= count. */
-MC_API enum mc_status mc_gguf_array_u64(
-    const struct mc_gguf *gguf, const char *key, uint64_t index, uint64_t *value);
+MC_API enum mc_status mc_gguf_array_u64(const struct mc_gguf *gguf, const char *key, uint64_t index, uint64_t *value);
 MC_API uint64_t mc_gguf_tensor_count(const struct mc_gguf *gguf);
 
 /* What KVCache needs to know of a model. Texts are cut to fit. */
@@ -292,9 +291,9 @@ struct mc_gguf_model {
     uint64_t context_tokens; /* trained context */
     uint32_t layers;
     uint32_t heads;
-    uint32_t kv_heads; /* largest of all layers */
-    uint32_t k_dim;    /* per head */
-    uint32_t v_dim;    /* per head; 0 with latent_dim > 0 */
+    uint32_t kv_heads;   /* largest of all layers */
+    uint32_t k_dim;      /* per head */
+    uint32_t v_dim;      /* per head; 0 with latent_dim > 0 */
     uint32_t latent_dim; /* MLA: kv_lora_rank + rotated part; 0 = none */
     uint32_t vocab_size;
     uint32_t sliding_window; /* 0 = full attention */
@@ -305,7 +304,8 @@ struct mc_gguf_model {
     bool has_chat_template;
 };
 /*   MC_EPROTO  a field KVCache cannot do without is missing or absurd; `err` names it */
-MC_API enum mc_status mc_gguf_model(const struct mc_gguf *gguf, struct mc_gguf_model *model, char *err, size_t err_size);
+MC_API enum mc_status mc_gguf_model(
+    const struct mc_gguf *gguf, struct mc_gguf_model *model, char *err, size_t err_size);
 
 /* Geometry of the model's KVCache for element types `k_type` and `v_type` ("f16"). Layers may have different head
  * counts. MC_ENOSUP: recurrent layers (their states are the engine's secret); MC_EINVAL: unknown type; MC_ENOMEM. */

@@ -128,7 +128,7 @@ enum mc_status mc_engine_prefill(struct mc_engine *engine, const struct mc_prefi
     if (!state || prefill->end <= state->length || prefill->end > engine->info.sequence_tokens_max)
         return MC_EINVAL;
     limit = prefill->tokens_max && prefill->tokens_max < engine->info.chunk_tokens ? prefill->tokens_max
-                                                                                    : engine->info.chunk_tokens;
+                                                                                   : engine->info.chunk_tokens;
     stop = batch_end(state->length, prefill->end, limit);
     for (uint32_t i = state->length; i < stop; i++)
         if (prefill->tokens[i] >= engine->info.vocab_size)
@@ -139,8 +139,9 @@ enum mc_status mc_engine_prefill(struct mc_engine *engine, const struct mc_prefi
         return MC_ECANCELED;
     engine->ready_fn = prefill->ready;
     engine->ready_arg = prefill->arg;
-    st = engine->ops->prefill(engine, prefill->seq, state->length, prefill->tokens + state->length, stop - state->length,
-        prefill->ready ? on_ready : NULL, NULL, prefill->cancel, logits && stop == prefill->end ? &last : NULL);
+    st =
+        engine->ops->prefill(engine, prefill->seq, state->length, prefill->tokens + state->length, stop - state->length,
+            prefill->ready ? on_ready : NULL, NULL, prefill->cancel, logits && stop == prefill->end ? &last : NULL);
     if (st != MC_OK)
         return st;
     seq_grow(engine, state, stop - state->length);
@@ -217,8 +218,8 @@ static enum mc_status import_check(
     return length + *rows <= engine->info.sequence_tokens_max ? MC_OK : MC_EINVAL;
 }
 
-enum mc_status mc_engine_import(struct mc_engine *engine, uint32_t seq, const struct mc_block_in *blocks,
-    size_t block_count, size_t *imported)
+enum mc_status mc_engine_import(
+    struct mc_engine *engine, uint32_t seq, const struct mc_block_in *blocks, size_t block_count, size_t *imported)
 {
     struct engine_seq *state = seq_of(engine, seq);
     size_t done = 0;

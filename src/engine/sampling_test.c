@@ -124,6 +124,50 @@ static void filters(void **state)
     assert_int_equal(support(share), 1);
 }
 
+/* Filters over a large vocabulary against the plain way: sort everything, then count. */
+static int by_logit(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return (x < y) - (x > y);
+}
+
+static void large_vocabulary(void **state)
+{
+    enum { MANY = 5000 };
+    static float logits[MANY], sorted[MANY];
+    struct mc_sampling p;
+    struct mc_sampler *s;
+    struct rng rng;
+
+    rng_seed(&rng, 99);
+    for (int round = 0; round < 40; round++) {
+        float least_k, least_p;
+        double sum = 0, part = 0;
+        size_t n = 0;
+
+        for (int i = 0; i < MANY; i++)
+            sorted[i] = logits[i] = (float)(rng_double(&rng) * rng_double(&rng) * 12);
+        qsort(sorted, MANY, sizeof *sorted, by_logit);
+        mc_sampling_init(&p);
+        p.top_k = 1 + (uint32_t)rng_below(&rng, 900);
+        p.top_p = (float)(0.05 + 0.9 * rng_double(&rng));
+        p.seed = rng_u64(&rng);
+        for (uint32_t i = 0; i < p.top_k; i++)
+            sum += exp((double)(sorted[i] - sorted[0]));
+        while (n < p.top_k && part < sum * (double)p.top_p)
+            part += exp((double)(sorted[n++] - sorted[0]));
+        least_k = sorted[p.top_k - 1];
+        least_p = sorted[n - 1];
+        assert_int_equal(mc_sampler_create(&p, MANY, &s), MC_OK);
+        float lowest = INFINITY;
+        for (uint64_t i = 0; i < 3000; i++)
+            lowest = fminf(lowest, logits[mc_sampler_pick(s, logits, i)]);
+        assert_true(lowest >= least_p - 1e-6f && least_p >= least_k);
+        mc_sampler_destroy(s);
+    }
+}
+
 static void greedy(void **state)
 {
     struct mc_sampling p;
@@ -281,6 +325,25 @@ static void checks(void **state)
     BAD((p.bias = &outside, p.bias_count = 1), "logit_bias");
 }
 
+/* As cold as it gets without being 0: the best, and no division by nothing. */
+static void tiny_temperature(void **state)
+{
+    static const float colds[] = {1e-45f, 1e-38f, 1e-6f};
+    struct mc_sampling p;
+    struct mc_sampler *s;
+    float logits[VOCAB];
+
+    staircase(logits);
+    for (size_t i = 0; i < 3; i++) {
+        mc_sampling_init(&p);
+        p.temperature = colds[i];
+        s = sampler(&p);
+        for (uint64_t k = 0; k < 100; k++)
+            assert_int_equal(mc_sampler_pick(s, logits, k), 0);
+        mc_sampler_destroy(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,11 +351,13 @@ int main(void)
         cmocka_unit_test(uniform),
         cmocka_unit_test(draws_follow_the_distribution),
         cmocka_unit_test(filters),
+        cmocka_unit_test(large_vocabulary),
         cmocka_unit_test(greedy),
         cmocka_unit_test(bias),
         cmocka_unit_test(penalties),
         cmocka_unit_test(continued_elsewhere),
         cmocka_unit_test(checks),
+        cmocka_unit_test(tiny_temperature),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,7 +163,8 @@ enum mc_status mc_text_push(struct mc_text *text, const char *bytes, size_t leng
     if (text->stopped >= 0 || text->finished)
         return MC_OK;
     /* room first, so that nothing is half added: each byte becomes at most two replacement characters */
-    if (!buf_reserve(&text->pending, 6 * length + 8) || !buf_reserve(&text->ready, text->pending.len + 6 * length + 8)) {
+    if (!buf_reserve(&text->pending, 6 * length + 8) ||
+        !buf_reserve(&text->ready, text->pending.len + 6 * length + 8)) {
         text->pending.status = text->ready.status = MC_OK;
         return MC_ENOMEM;
     }

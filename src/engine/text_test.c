@@ -50,8 +50,8 @@ static void table(void **state)
         {{NULL}, "缓存 é 🙂", "缓存 é 🙂", -1},
         {{"STOP"}, "go on STOP here", "go on ", 0},
         {{"STOP"}, "go on STO", "go on STO", -1},
-        {{"ab", "a"}, "xxab", "xx", 1},           /* the one complete first */
-        {{"bc", "abcX"}, "abcd", "a", 0},         /* an earlier one that did not happen */
+        {{"ab", "a"}, "xxab", "xx", 1},   /* the one complete first */
+        {{"bc", "abcX"}, "abcd", "a", 0}, /* an earlier one that did not happen */
         {{"bc", "abcX"}, "abcX", "", 1},
         {{"\n\n", "。"}, "第一句。第二句", "第一句", 1},
         {{"aab"}, "aaab", "a", 0},

@@ -77,8 +77,8 @@ enum mc_status mc_block_chain_init(struct mc_block_chain *chain, const struct mc
     return MC_OK;
 }
 
-size_t mc_block_chain_extend(struct mc_block_chain *chain, const uint32_t *tokens, size_t token_count,
-    struct mc_block_id *ids, size_t ids_max)
+size_t mc_block_chain_extend(
+    struct mc_block_chain *chain, const uint32_t *tokens, size_t token_count, struct mc_block_id *ids, size_t ids_max)
 {
     size_t full = token_count / chain->block_tokens;
     size_t count = 0;

@@ -1,4 +1,4 @@
-/* block_id_test.c - recipe "mc-block-1" against vectors computed by an independent program (docs/decisions/010), and the
+/* block_id_test.c - recipe "mc-block-1" against vectors computed by an independent program (Python, hashlib), and the
  * chain over a growing array against the single steps. */
 #include <setjmp.h>
 #include <stdarg.h>

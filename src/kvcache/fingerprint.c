@@ -146,8 +146,7 @@ static void decode_field(struct field *in, const struct fp_field *field, struct 
     }
 }
 
-enum mc_status mc_fp_record_decode(
-    const void *src, size_t length, struct mc_fp_record *rec, char *err, size_t err_size)
+enum mc_status mc_fp_record_decode(const void *src, size_t length, struct mc_fp_record *rec, char *err, size_t err_size)
 {
     struct cur cur = cur_of(src, length);
     struct mc_fp_record out;
@@ -161,7 +160,8 @@ enum mc_status mc_fp_record_decode(
             return MC_EPROTO;
         }
         if (in.id != fp_fields[next].id || in.must) {
-            errtext(err, err_size, "fingerprint record: field %s: expected here, found id %u", fp_fields[next].name, in.id);
+            errtext(
+                err, err_size, "fingerprint record: field %s: expected here, found id %u", fp_fields[next].name, in.id);
             return MC_EPROTO;
         }
         decode_field(&in, &fp_fields[next++], &out);

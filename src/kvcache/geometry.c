@@ -26,10 +26,10 @@ struct mc_layout {
     size_t plane_count;
     uint32_t tokens;
     uint32_t layers;
-    uint32_t *layer_first;  /* layers + 1 */
-    uint64_t *chunk;        /* plane_count + 1 */
+    uint32_t *layer_first; /* layers + 1 */
+    uint64_t *chunk;       /* plane_count + 1 */
     struct mc_plane *planes;
-    uint64_t offset[];      /* plane_count + 1, then the arrays above */
+    uint64_t offset[]; /* plane_count + 1, then the arrays above */
 };
 
 enum { GEOMETRY_VERSION = 1 };
@@ -56,8 +56,8 @@ static const char *plane_bad(const struct mc_plane *planes, size_t i)
     return NULL;
 }
 
-static enum mc_status geometry_build(const struct mc_plane *planes, size_t count, struct mc_geometry **geometry,
-    char *err, size_t err_size)
+static enum mc_status geometry_build(
+    const struct mc_plane *planes, size_t count, struct mc_geometry **geometry, char *err, size_t err_size)
 {
     struct mc_geometry *geo;
     uint32_t layers;
@@ -360,8 +360,8 @@ enum mc_status mc_layout_layers(
     return MC_OK;
 }
 
-enum mc_status mc_layout_rows(const struct mc_layout *layout, uint32_t first, uint32_t count,
-    struct mc_byte_range *pieces, size_t pieces_max)
+enum mc_status mc_layout_rows(
+    const struct mc_layout *layout, uint32_t first, uint32_t count, struct mc_byte_range *pieces, size_t pieces_max)
 {
     if (count == 0 || first >= layout->tokens || count > layout->tokens - first)
         return MC_EINVAL;

@@ -178,10 +178,10 @@ static void state_plane(void **state)
 static void refused(void **state)
 {
     static const struct mc_plane bad[][2] = {
-        {{1, 1, 8, "k"}, {1, 1, 8, "v"}},                 /* layer 0 missing */
-        {{0, 1, 8, "k"}, {2, 1, 8, "k"}},                 /* hole */
-        {{0, 1, 8, "k"}, {0, 1, 8, "k"}},                 /* same name twice */
-        {{0, 1, 0, "k"}, {0, 1, 8, "v"}},                 /* empty rows */
+        {{1, 1, 8, "k"}, {1, 1, 8, "v"}}, /* layer 0 missing */
+        {{0, 1, 8, "k"}, {2, 1, 8, "k"}}, /* hole */
+        {{0, 1, 8, "k"}, {0, 1, 8, "k"}}, /* same name twice */
+        {{0, 1, 0, "k"}, {0, 1, 8, "v"}}, /* empty rows */
         {{0, 1, MC_ROW_SIZE_MAX + 1, "k"}, {0, 1, 8, "v"}},
         {{0, 1, 8, ""}, {0, 1, 8, "v"}},
         {{0, 1, 8, {'n', 'o', 'n', 'u', 'l', 'n', 'o', 'n', 'u', 'l', 'n', 'o', 'n', 'u', 'l', '!'}}, {0, 1, 8, "v"}},

@@ -109,7 +109,8 @@ static enum mc_status read_string(struct parse *parse, const char *what, uint64_
     if (length > cur_left(&parse->cur))
         return fail(parse, "%s %llu: string of %llu bytes passes the end of the data", what, (unsigned long long)index,
             (unsigned long long)length);
-    *text = cur_bytes(&parse->cur, (size_t)length, what);
+    *text = slice_of(parse->cur.at, (size_t)length); /* never NULL, also for an empty string */
+    cur_bytes(&parse->cur, (size_t)length, what);
     return MC_OK;
 }
 
@@ -129,7 +130,8 @@ static enum mc_status read_array(struct parse *parse, struct entry *entry, const
     size_t size = scalar_size(entry->element);
     if (size) {
         if (count > cur_left(&parse->cur) / size)
-            return fail(parse, "%s: array of %llu elements passes the end of the data", name, (unsigned long long)count);
+            return fail(
+                parse, "%s: array of %llu elements passes the end of the data", name, (unsigned long long)count);
         cur_bytes(&parse->cur, (size_t)count * size, "array");
     } else {
         if (count > cur_left(&parse->cur) / 8)
@@ -156,7 +158,8 @@ static enum mc_status read_entry(struct parse *parse, uint64_t index, struct ent
     if (st != MC_OK)
         return st;
     if (entry->key.len == 0 || entry->key.len > KEY_SIZE_MAX || memchr(entry->key.ptr, 0, entry->key.len))
-        return fail(parse, "metadata entry %llu: key of %zu bytes is no key", (unsigned long long)index, entry->key.len);
+        return fail(
+            parse, "metadata entry %llu: key of %zu bytes is no key", (unsigned long long)index, entry->key.len);
     snprintf(name, sizeof name, "metadata entry %llu '%.*s'", (unsigned long long)index,
         (int)(entry->key.len < 96 ? entry->key.len : 96), (const char *)entry->key.ptr);
 
@@ -225,7 +228,8 @@ static enum mc_status read_entries(struct parse *parse, struct mc_gguf *gguf, ui
     qsort(gguf->entries, gguf->entry_count, sizeof *gguf->entries, entry_compare);
     for (size_t i = 1; i < gguf->entry_count; i++)
         if (entry_compare(&gguf->entries[i - 1], &gguf->entries[i]) == 0)
-            return fail(parse, "metadata key '%.*s' comes twice", (int)(gguf->entries[i].key.len < 96 ? gguf->entries[i].key.len : 96),
+            return fail(parse, "metadata key '%.*s' comes twice",
+                (int)(gguf->entries[i].key.len < 96 ? gguf->entries[i].key.len : 96),
                 (const char *)gguf->entries[i].key.ptr);
     return MC_OK;
 }
@@ -322,8 +326,8 @@ static enum mc_status read_tensors(struct parse *parse, const struct mc_gguf *gg
         read_tensor(parse, i, alignment, &tensor);
         tensor_size(&tensor, &size);
         if (tensor.offset > file_size - data_begin || size > file_size - data_begin - tensor.offset)
-            return fail(parse, "tensor %llu: data of %llu bytes at offset %llu pass the end of the file", (unsigned long long)i,
-                (unsigned long long)size, (unsigned long long)tensor.offset);
+            return fail(parse, "tensor %llu: data of %llu bytes at offset %llu pass the end of the file",
+                (unsigned long long)i, (unsigned long long)size, (unsigned long long)tensor.offset);
     }
     return MC_OK;
 }
@@ -490,8 +494,7 @@ enum mc_status mc_gguf_string(const struct mc_gguf *gguf, const char *key, const
     return MC_OK;
 }
 
-enum mc_status mc_gguf_array(
-    const struct mc_gguf *gguf, const char *key, enum mc_gguf_type *element, uint64_t *count)
+enum mc_status mc_gguf_array(const struct mc_gguf *gguf, const char *key, enum mc_gguf_type *element, uint64_t *count)
 {
     const struct entry *entry = find(gguf, key);
 

@@ -237,7 +237,8 @@ enum mc_status mc_gguf_geometry(const struct mc_gguf *gguf, const char *k_type, 
     st = mc_geometry_create(planes, count, geometry);
     free(planes);
     if (st == MC_EINVAL) {
-        errtext(err, err_size, "gguf: model '%s': K or V rows have no possible size in %s and %s", model.arch, k_type, v_type);
+        errtext(err, err_size, "gguf: model '%s': K or V rows have no possible size in %s and %s", model.arch, k_type,
+            v_type);
         st = MC_EPROTO;
     }
     return st;

@@ -248,6 +248,24 @@ static void heads_per_layer(void **state)
     buf_fini(&b);
 }
 
+/* An empty architecture name: found by the fuzzer. */
+static void empty_string(void **state)
+{
+    struct buf b;
+    struct mc_gguf *gguf;
+    struct mc_gguf_model model;
+    char err[300];
+
+    buf_init(&b, SIZE_MAX);
+    header(&b, 3, 0, 1);
+    kv_str(&b, "general.architecture", "");
+    assert_int_equal(parse(&b, &gguf, err, sizeof err), MC_OK);
+    assert_int_equal(mc_gguf_model(gguf, &model, err, sizeof err), MC_EPROTO);
+    assert_non_null(strstr(err, "general.architecture"));
+    mc_gguf_destroy(gguf);
+    buf_fini(&b);
+}
+
 static void cuts_and_mutations(void **state)
 {
     struct buf b = good_file(), mutant;
@@ -299,6 +317,7 @@ int main(void)
         cmocka_unit_test(tokenizer_hash),
         cmocka_unit_test(faults_are_named),
         cmocka_unit_test(heads_per_layer),
+        cmocka_unit_test(empty_string),
         cmocka_unit_test(cuts_and_mutations),
         cmocka_unit_test(files),
     };

@@ -63,7 +63,8 @@ static void types(void **state)
 
 static void token_counts(void **state)
 {
-    static const char *const bad[] = {"", "K", "0", "-1", "4KK", "4 K", "1.5K", "4G", "99999999999999999999", "2000000M"};
+    static const char *const bad[] = {
+        "", "K", "0", "-1", "4KK", "4 K", "1.5K", "4G", "99999999999999999999", "2000000M"};
     uint64_t n;
 
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)

@@ -4,7 +4,7 @@
  * and accumulates V in half precision, so where the tokens of a sequence lie, and what lies between them, changes bits: two
  * sequences side by side gave logits that differed by 0.8 from each of them alone, and their blocks would be stored as if
  * they were those of the prompt alone. With every sequence in whole, aligned pages the blocks of a prompt are the same bits
- * whatever else was in the context, and logits are too (measured: docs/decisions/012). A row of NaNs in one sequence cannot
+ * whatever else was in the context, and logits are too (measured: docs/decisions/014). A row of NaNs in one sequence cannot
  * reach another's tile either.
  *
  * How: the library offers no choice of cells, but takes the lowest free ones. So all cells below `top` are kept occupied,

@@ -180,7 +180,7 @@ static void random_life(void **state)
     for (uint32_t i = 0; i < CELLS; i++)
         cells[i].seq = FREE;
     rng_seed(&rng, 23);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 6000; i++) {
         uint32_t seq = (uint32_t)rng_below(&rng, SEQS), count = 1 + (uint32_t)rng_below(&rng, 400);
         bool fails = rng_chance(&rng, 0.1);
 
@@ -192,7 +192,7 @@ static void random_life(void **state)
         case 2: refused += grow(seq, count, fails) == MC_ENOSPC; break;
         default: step(fails);
         }
-        if (i % 7 == 0)
+        if (i % 13 == 0)
             check();
     }
     check();

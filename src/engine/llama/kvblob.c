@@ -95,7 +95,8 @@ static bool expect(bool same, const char *field, const char **what)
     return same;
 }
 
-static bool check_cells(const uint8_t *at, uint32_t cells, int32_t seq, uint32_t first, uint32_t *order, const char **what)
+static bool check_cells(
+    const uint8_t *at, uint32_t cells, int32_t seq, uint32_t first, uint32_t *order, const char **what)
 {
     /* each position once: rows seen are marked by order itself being a permutation; count them in place */
     uint64_t sum = 0, wanted = 0;
@@ -103,7 +104,8 @@ static bool check_cells(const uint8_t *at, uint32_t cells, int32_t seq, uint32_t
     for (uint32_t i = 0; i < cells; i++, at += CELL_SIZE) {
         uint32_t row = le32_get(at) - first;
 
-        if (!expect(row < cells, "cell position", what) || !expect(le32_get(at + 4) == 1, "cell sequence count", what) ||
+        if (!expect(row < cells, "cell position", what) ||
+            !expect(le32_get(at + 4) == 1, "cell sequence count", what) ||
             !expect(le32_get(at + 8) == (uint32_t)seq, "cell sequence", what))
             return false;
         order[i] = row;

@@ -30,7 +30,7 @@ static void measured_size(void **state)
 {
     assert_int_equal(kvblob_size(&shape, 256), 5902056);
     assert_int_equal(kvblob_size(&shape, 64), 744 + 23052 * 64);
-    assert_int_equal(kvblob_rows(&shape, 2, 0), 16 + 24 + 8 + 12);         /* K of layer 0 */
+    assert_int_equal(kvblob_rows(&shape, 2, 0), 16 + 24 + 8 + 12);            /* K of layer 0 */
     assert_int_equal(kvblob_rows(&shape, 2, 2), 16 + 24 + 8 + 12 + 768 + 12); /* K of layer 1 */
     assert_int_equal(kvblob_rows(&shape, 2, 1), 16 + 24 + 8 + 30 * 780 + 12); /* V of layer 0 */
     assert_int_equal(kvblob_rows(&shape, 2, 59) + 768, kvblob_size(&shape, 2));
@@ -71,7 +71,8 @@ static void cells_out_of_order(void **state)
 
     rng_seed(&rng, 5);
     for (uint32_t i = 63; i > 0; i--) { /* shuffle the positions */
-        uint32_t k = (uint32_t)rng_below(&rng, i + 1), a = le32_get(blob + 16 + 12 * i), b = le32_get(blob + 16 + 12 * k);
+        uint32_t k = (uint32_t)rng_below(&rng, i + 1), a = le32_get(blob + 16 + 12 * i),
+                 b = le32_get(blob + 16 + 12 * k);
 
         le32_put(blob + 16 + 12 * i, b);
         le32_put(blob + 16 + 12 * k, a);

@@ -59,18 +59,18 @@ struct llama_engine {
     uint32_t block_tokens;
     llama_seq_id scratch, plug;
     struct cellmap cells;
-    bool aborted; /* by the cancel word, in the decode in progress */
-    bool broken; /* the library refused a plug: what lies where is no longer known, every call fails */
+    bool aborted;       /* by the cancel word, in the decode in progress */
+    bool broken;        /* the library refused a plug: what lies where is no longer known, every call fails */
     uint32_t *lengths;  /* sequences_max: tokens whose cells are in the context */
     struct step *steps; /* sequences_max: scratch of decode */
-    const int *cancel; /* of the prefill in progress, or NULL */
+    const int *cancel;  /* of the prefill in progress, or NULL */
     uint32_t threads, context_tokens;
     const char *chat_template; /* lent by the model; NULL = none */
 
     uint8_t *blob; /* one buffer for all imports and exports: warm pages (cold ones cost 5 to 10 times as much) */
     size_t blob_size;
     uint32_t *order; /* block_tokens: rows of the blob's cells */
-    struct { /* block whose blob is in the buffer, so that layer after layer costs one get_data */
+    struct {         /* block whose blob is in the buffer, so that layer after layer costs one get_data */
         bool valid;
         uint32_t seq, block;
     } exported;
@@ -195,7 +195,8 @@ static enum mc_status plug_cells(struct llama_engine *llama, uint32_t first, uin
         memset(llama->blob, 0, size);
         kvblob_frame(&llama->shape, llama->blob, n, llama->scratch, first);
         if (llama_state_seq_set_data(llama->context, llama->blob, size, llama->scratch) != size) {
-            say(SAY_ERROR, "engine llama: the library refused to plug cells %u to %u; no further calls", first, first + n);
+            say(SAY_ERROR, "engine llama: the library refused to plug cells %u to %u; no further calls", first,
+                first + n);
             llama->broken = true;
             break;
         }
@@ -432,17 +433,19 @@ static enum mc_status fetch_block(struct llama_engine *llama, uint32_t seq, uint
     if (llama->exported.valid && llama->exported.seq == seq && llama->exported.block == block)
         return MC_OK;
     llama->exported.valid = false;
-    llama_memory_seq_cp(llama->memory, (llama_seq_id)seq, llama->scratch, (llama_pos)first,
-        (llama_pos)(first + llama->block_tokens));
+    llama_memory_seq_cp(
+        llama->memory, (llama_seq_id)seq, llama->scratch, (llama_pos)first, (llama_pos)(first + llama->block_tokens));
     size = llama_state_seq_get_size(llama->context, llama->scratch);
     if (size == wanted)
         size = llama_state_seq_get_data(llama->context, llama->blob, llama->blob_size, llama->scratch);
     llama_memory_seq_rm(llama->memory, llama->scratch, -1, -1);
     if (size != wanted) {
-        say(SAY_ERROR, "engine llama: state of block %u of sequence %u has %zu bytes, expected %zu", block, seq, size, wanted);
+        say(SAY_ERROR, "engine llama: state of block %u of sequence %u has %zu bytes, expected %zu", block, seq, size,
+            wanted);
         return MC_ESYS;
     }
-    if (!kvblob_check(&llama->shape, llama->blob, size, llama->block_tokens, llama->scratch, first, llama->order, &what)) {
+    if (!kvblob_check(
+            &llama->shape, llama->blob, size, llama->block_tokens, llama->scratch, first, llama->order, &what)) {
         say(SAY_ERROR, "engine llama: state of block %u of sequence %u: field %s is not as expected", block, seq, what);
         return MC_ESYS;
     }
@@ -493,7 +496,8 @@ static enum mc_status export_layers(struct mc_engine *engine, uint32_t seq, uint
 }
 
 /* Rows of one block into the blob of `cells` cells, beginning at cell `cell`. */
-static enum mc_status place_block(struct llama_engine *llama, const struct mc_block_in *block, uint32_t cells, uint32_t cell)
+static enum mc_status place_block(
+    struct llama_engine *llama, const struct mc_block_in *block, uint32_t cells, uint32_t cell)
 {
     struct mc_layout *part = NULL;
     const struct mc_layout *layout = llama->layout;
@@ -509,16 +513,16 @@ static enum mc_status place_block(struct llama_engine *llama, const struct mc_bl
         struct mc_byte_range rows = mc_layout_plane(layout, plane);
         size_t at = (size_t)mc_geometry_plane(llama->geometry, plane)->row_size * cell;
 
-        memcpy(llama->blob + kvblob_rows(&llama->shape, cells, plane) + at,
-            (const uint8_t *)block->bytes + rows.offset, rows.length);
+        memcpy(llama->blob + kvblob_rows(&llama->shape, cells, plane) + at, (const uint8_t *)block->bytes + rows.offset,
+            rows.length);
     }
     mc_layout_destroy(part);
     return MC_OK;
 }
 
 /* One set_data for a run of blocks. */
-static enum mc_status import_run(
-    struct llama_engine *llama, uint32_t seq, uint32_t length, const struct mc_block_in *blocks, size_t count, uint32_t cells)
+static enum mc_status import_run(struct llama_engine *llama, uint32_t seq, uint32_t length,
+    const struct mc_block_in *blocks, size_t count, uint32_t cells)
 {
     size_t size = kvblob_size(&llama->shape, cells), read;
     uint32_t cell = 0, top_before;
@@ -541,7 +545,8 @@ static enum mc_status import_run(
             char why[LOG_LINE_MAX];
 
             take_last_error(why, sizeof why);
-            say(SAY_ERROR, "engine llama: import of %u tokens at %u into sequence %u refused: %s", cells, length, seq, why);
+            say(SAY_ERROR, "engine llama: import of %u tokens at %u into sequence %u refused: %s", cells, length, seq,
+                why);
             st = MC_ESYS;
         }
         llama_memory_seq_rm(llama->memory, llama->scratch, -1, -1);
@@ -684,7 +689,8 @@ static void load_backends(void)
 
     llama_log_set(on_library_log, NULL);
     ggml_log_set(on_library_log, NULL);
-    if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && info.dli_fname && strlen(info.dli_fname) < sizeof folder) {
+    if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && info.dli_fname &&
+        strlen(info.dli_fname) < sizeof folder) {
         strcpy(folder, info.dli_fname);
         char *slash = strrchr(folder, '/');
         if (slash) {
@@ -715,8 +721,8 @@ static const char *refused_kind(const struct llama_model *model)
     return NULL;
 }
 
-static enum mc_status load_model(
-    struct llama_engine *llama, const struct mc_engine_options *o, const struct mc_gguf_model *file, char *err, size_t err_size)
+static enum mc_status load_model(struct llama_engine *llama, const struct mc_engine_options *o,
+    const struct mc_gguf_model *file, char *err, size_t err_size)
 {
     char why[LOG_LINE_MAX];
     const char *kind;
@@ -730,7 +736,8 @@ static enum mc_status load_model(
     }
     kind = refused_kind(llama->model);
     if (kind) {
-        errtext(err, err_size, "engine llama: model '%s' has %s, whose state cannot be kept in blocks", file->arch, kind);
+        errtext(
+            err, err_size, "engine llama: model '%s' has %s, whose state cannot be kept in blocks", file->arch, kind);
         return MC_ENOSUP;
     }
     llama->vocab = llama_model_get_vocab(llama->model);
@@ -740,14 +747,16 @@ static enum mc_status load_model(
         char text[512];
 
         if (llama_chat_apply_template(llama->chat_template, &probe, 1, true, text, sizeof text) < 0) {
-            errtext(err, err_size, "engine llama: the chat template of %s is none of those llama.cpp knows", o->model_path);
+            errtext(
+                err, err_size, "engine llama: the chat template of %s is none of those llama.cpp knows", o->model_path);
             return MC_ENOSUP;
         }
     }
     return MC_OK;
 }
 
-static enum mc_status make_context(struct llama_engine *llama, const struct mc_engine_options *o, char *err, size_t err_size)
+static enum mc_status make_context(
+    struct llama_engine *llama, const struct mc_engine_options *o, char *err, size_t err_size)
 {
     struct llama_context_params p = llama_context_default_params();
     char why[LOG_LINE_MAX];
@@ -840,7 +849,8 @@ static enum mc_status try_out(struct llama_engine *llama, char *err, size_t err_
     if (st == MC_OK || st == MC_ENOMEM)
         return st;
     errtext(err, err_size,
-        "engine llama: one block did not survive export and import (%s: %s): the state of this llama.cpp (%s) has another form",
+        "engine llama: one block did not survive export and import (%s: %s): the state of this llama.cpp (%s) has "
+        "another form",
         step, mc_status_str(st), llama->version);
     return MC_ENOSUP;
 }
@@ -867,8 +877,8 @@ static void find_version(struct llama_engine *llama)
     }
 }
 
-static enum mc_status fill_record(struct llama_engine *llama, const struct mc_engine_options *o, const struct mc_gguf *gguf,
-    const struct mc_gguf_model *file, char *err, size_t err_size)
+static enum mc_status fill_record(struct llama_engine *llama, const struct mc_engine_options *o,
+    const struct mc_gguf *gguf, const struct mc_gguf_model *file, char *err, size_t err_size)
 {
     struct mc_fp_record *rec = &llama->engine.record;
     enum mc_status st;
@@ -930,8 +940,8 @@ static void fill_info(struct llama_engine *llama, const struct mc_gguf_model *fi
 
 static const struct mc_engine_ops ops;
 
-static enum mc_status open_with(struct llama_engine *llama, const struct mc_engine_options *o, const struct mc_gguf *gguf,
-    char *err, size_t err_size)
+static enum mc_status open_with(struct llama_engine *llama, const struct mc_engine_options *o,
+    const struct mc_gguf *gguf, char *err, size_t err_size)
 {
     struct mc_gguf_model file;
     enum mc_status st = mc_gguf_model(gguf, &file, err, err_size);
@@ -941,7 +951,8 @@ static enum mc_status open_with(struct llama_engine *llama, const struct mc_engi
     if (st == MC_OK) {
         st = kvblob_shape_init(&llama->shape, llama->geometry, GGML_TYPE_F16);
         if (st != MC_OK)
-            errtext(err, err_size, "engine llama: model '%s' has a kv cache of another kind than k and v rows", file.arch);
+            errtext(
+                err, err_size, "engine llama: model '%s' has a kv cache of another kind than k and v rows", file.arch);
     }
     if (st == MC_OK)
         st = load_model(llama, o, &file, err, err_size);
@@ -958,7 +969,8 @@ static enum mc_status open_with(struct llama_engine *llama, const struct mc_engi
     return st == MC_OK ? fill_record(llama, o, gguf, &file, err, err_size) : st;
 }
 
-static enum mc_status open_engine(const struct mc_engine_options *o, struct mc_engine **engine, char *err, size_t err_size)
+static enum mc_status open_engine(
+    const struct mc_engine_options *o, struct mc_engine **engine, char *err, size_t err_size)
 {
     static pthread_once_t backends = PTHREAD_ONCE_INIT;
     struct llama_engine *llama;

@@ -27,7 +27,8 @@ int main(int argc, char **argv)
     }
     llama_log_set(on_log, NULL);
     ggml_log_set(on_log, NULL);
-    if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && info.dli_fname && strlen(info.dli_fname) < sizeof folder) {
+    if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && info.dli_fname &&
+        strlen(info.dli_fname) < sizeof folder) {
         strcpy(folder, info.dli_fname);
         char *slash = strrchr(folder, '/');
         if (slash) {

@@ -115,7 +115,8 @@ static size_t row_offset(const struct synth *synth, const struct mc_layout *layo
 }
 
 /* Say which byte is wrong: this is what the engine is for. */
-static enum mc_status corrupt(const struct synth *synth, const char *when, uint32_t seq, uint32_t position, uint32_t plane)
+static enum mc_status corrupt(
+    const struct synth *synth, const char *when, uint32_t seq, uint32_t position, uint32_t plane)
 {
     const struct mc_plane *p = mc_geometry_plane(synth->geometry, plane);
 
@@ -125,7 +126,8 @@ static enum mc_status corrupt(const struct synth *synth, const char *when, uint3
 }
 
 /* Check all rows of [0, length) and sum them. */
-static enum mc_status sum_rows(const struct synth *synth, const char *when, uint32_t seq, uint32_t length, uint64_t *sum)
+static enum mc_status sum_rows(
+    const struct synth *synth, const char *when, uint32_t seq, uint32_t length, uint64_t *sum)
 {
     const struct synth_seq *s = &synth->seqs[seq];
 
@@ -341,8 +343,7 @@ static enum mc_status import_blocks(struct mc_engine *engine, uint32_t seq, uint
 }
 
 /* Announce a block that became full, in the portions the options ask for. */
-static void announce(
-    struct synth *synth, uint32_t seq, uint32_t block, mc_block_ready_fn *ready, void *arg)
+static void announce(struct synth *synth, uint32_t seq, uint32_t block, mc_block_ready_fn *ready, void *arg)
 {
     uint32_t layers = mc_geometry_layers(synth->geometry);
     uint32_t step = synth->ready_layers && synth->ready_layers < layers ? synth->ready_layers : layers;
@@ -433,16 +434,17 @@ static void set_threads(struct mc_engine *engine, uint32_t threads)
 static enum mc_status tokenize(const struct mc_engine *engine, const char *text, size_t length, uint32_t flags,
     uint32_t *tokens, size_t tokens_max, size_t *count)
 {
-    size_t n = 0, matched;
+    bool special = flags & MC_TOKENIZE_SPECIAL;
+    size_t n = 0, matched = 0;
 
     (void)engine;
-    if (flags & MC_TOKENIZE_BOS) {
+    if (flags & MC_TOKENIZE_BOS && !(length && vocab_match(text, length, special, &matched) == VOCAB_BOS)) {
         if (n < tokens_max)
             tokens[n] = VOCAB_BOS;
         n++;
     }
     for (size_t at = 0; at < length; at += matched) {
-        uint32_t token = vocab_match(text + at, length - at, flags & MC_TOKENIZE_SPECIAL, &matched);
+        uint32_t token = vocab_match(text + at, length - at, special, &matched);
 
         if (n < tokens_max)
             tokens[n] = token;
@@ -574,10 +576,12 @@ static enum mc_status open_engine(
     synth->sequences_max = o->sequences_max;
     synth->prefill_ns_per_token = o->prefill_tokens_per_s > 0 ? 1e9 / o->prefill_tokens_per_s : 0;
     synth->decode_ns_per_step = o->decode_ms_per_step * 1e6;
-    st = synth->row_size % 8 ? MC_EINVAL : mc_geometry_create_kv(layers, synth->row_size, synth->row_size, &synth->geometry);
+    st = synth->row_size % 8 ? MC_EINVAL
+                             : mc_geometry_create_kv(layers, synth->row_size, synth->row_size, &synth->geometry);
     if (st != MC_OK) {
-        errtext(err, err_size, "engine synthetic: %u layers of rows of %u bytes: at most %d layers, a multiple of 8 bytes",
-            layers, synth->row_size, MC_LAYERS_MAX);
+        errtext(err, err_size,
+            "engine synthetic: %u layers of rows of %u bytes: at most %d layers, a multiple of 8 bytes", layers,
+            synth->row_size, MC_LAYERS_MAX);
         goto undo;
     }
     synth->planes = (uint32_t)mc_geometry_plane_count(synth->geometry);

@@ -100,7 +100,8 @@ static void second_turn_same_tokens(void **state)
 {
     struct mc_engine *e = open_with(NULL);
     const float *logits;
-    uint32_t seq = begin(e, "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", &logits), tokens[300], again[300];
+    uint32_t seq = begin(e, "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", &logits), tokens[300],
+             again[300];
     char text[4096];
     size_t length = 0, n, count = 0, back;
 
