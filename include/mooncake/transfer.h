@@ -11,9 +11,13 @@
  * thread that would write, before each piece of at most 256 KiB: is the region still registered, is the batch still
  * wanted, does the socket stand?
  *
- * What a caller may rely on. When a batch has completed, or mc_batch_wait() or mc_batch_cancel() has returned a
- * failure, nothing of it is written later at either end: both sides' memory may be used again at once. A batch never
- * outlives its deadline by more than 50 ms.
+ * What a caller may rely on. When a batch has completed, or mc_batch_cancel() has returned, local memory is neither
+ * read nor written any more and may be used again at once. A batch never outlives its deadline by more than 50 ms.
+ * The peer's memory: of a batch that succeeded, or failed at its deadline, nothing is written later. Of a write that
+ * failed or was cancelled *before* its deadline nothing is written later either, as long as the reset of its connection
+ * reaches the peer, or both are on one host. Over a network that swallows packets without a word, bytes which left before
+ * may still be stored, but never after the batch's deadline: until then the remote range counts as in use. So give
+ * writes short deadlines.
  *
  * Transports. `auto` takes for each peer and region the first of: shm-memfd (same host, region allocated with
  * mc_te_alloc: copied from the mapped, sealed memfd), shm-vm (same host, any other memory: process_vm_readv by the
