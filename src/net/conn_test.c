@@ -1191,6 +1191,7 @@ static void stress_run(int domain, uint64_t seed)
         assert_int_equal(conn_adopt(loop, fds[i], i == 0, &opts, &ends[i].conn), MC_OK);
     }
     assert_true(run_until(loop, stress_over, NULL, 60000));
+    conn_resume(ends[1].conn); /* or it would not see that the other closes */
     conn_close(ends[0].conn);
     assert_true(run_until(loop, flag_is_set, &ends[0].closed, 2000));
     assert_true(run_until(loop, flag_is_set, &ends[1].closed, 2000));

@@ -264,6 +264,13 @@ static void callbacks(void **state)
     memory_free(pair.here, here, 4 * MIB, &here_key);
 }
 
+/* Instrumented code on a busy machine is late by itself; there the bound says only that nobody waits for the deadline. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define CANCEL_MS 1000
+#else
+#define CANCEL_MS 50
+#endif
+
 static void cancels(void **state)
 {
     enum { LEN = 64 * MIB };
@@ -280,7 +287,7 @@ static void cancels(void **state)
         usleep((useconds_t)i * 300);
         start = now_ns();
         mc_batch_cancel(batch);
-        assert_in_range((now_ns() - start) / NS_PER_MS, 0, 50);
+        assert_in_range((now_ns() - start) / NS_PER_MS, 0, CANCEL_MS);
         assert_int_equal(atomic_load(&seen.calls), 1);
         assert_true(mc_batch_poll(batch) == MC_ECANCELED || mc_batch_poll(batch) == MC_OK);
         mc_batch_free(batch);
