@@ -105,7 +105,13 @@ void shell_close(struct mc_store *store);
 /* Why the master is not there: MC_EVERSION, MC_EPERM when it refuses us, else MC_EPEERDOWN. Any thread. */
 enum mc_status shell_master_error(struct mc_store *store);
 
-/* The core numbers nodes as it likes; -1: no node of that number. */
+/* nodes.c */
+extern const struct store_link_ops shell_master_ops;
+void node_connect(void *ctx, uint32_t peer, const struct store_member *member); /* slots of struct store_port */
+void node_disconnect(void *ctx, uint32_t peer);
+void nodes_fini(struct mc_store *store);
+bool shell_same_host(const struct mc_store *store, const struct store_member *member);
+/* NULL: no node of that number. */
 struct node *shell_node(const struct mc_store *store, uint32_t peer);
 /* Which way reads from this node go; MC_PATH_NONE: no such node. */
 uint8_t shell_path(const struct mc_store *store, const uint8_t uuid[16]);
