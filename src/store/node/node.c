@@ -15,8 +15,8 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "net/http.h"
 #include "store/link.h"
+#include "store/node/admin.h"
 #include "store/node/heart.h"
 #include "store/node/node_core.h"
 #include "store/node/prefault.h"
@@ -334,71 +334,16 @@ static enum mc_status on_hello(struct conn *conn, const struct hello *peer, stru
     }
 }
 
-/* ---- admin and metrics ---- */
-
-static const struct metric_row node_rows[] = {
-    {"mooncake_node_capacity_bytes", METRIC_GAUGE, "Memory of this node for objects."},
-    {"mooncake_node_used_bytes", METRIC_GAUGE, "Of it taken by objects."},
-    {"mooncake_node_objects", METRIC_GAUGE, "Objects present."},
-    {"mooncake_node_pinned_bytes", METRIC_GAUGE, "Of the used bytes pinned by readers."},
-    {"mooncake_node_unindexed_objects", METRIC_GAUGE, "Objects the master has not been told of yet."},
-    {"mooncake_node_prefaulted_ratio", METRIC_GAUGE, "Part of the memory that is committed."},
-    {"mooncake_node_puts_total", METRIC_COUNTER, "Objects taken since the start."},
-    {"mooncake_node_evictions_total", METRIC_COUNTER, "Objects evicted since the start."},
-    {"mooncake_node_hits_total", METRIC_COUNTER, "Reads that clients told of."},
-    {"mooncake_node_ledger_objects", METRIC_GAUGE, "Objects by what became of them; accepted is the sum of the others.",
-        {"row"}, LEDGER_ROWS},
-    {"mooncake_node_ledger_bytes", METRIC_GAUGE, "The same in bytes.", {"row"}, LEDGER_ROWS},
-};
-
-static struct metric_cell *only(struct store_node *node, unsigned row)
-{
-    return metric_only(metrics_add(node->metrics, &node_rows[row]));
-}
+/* ---- metrics ---- */
 
 static void collect(void *arg)
 {
     struct store_node *node = arg;
     struct store_node_status status;
-    struct metric *objects = metrics_add(node->metrics, &node_rows[9]),
-                  *bytes = metrics_add(node->metrics, &node_rows[10]);
 
     store_node_status(node, &status);
-    metric_set(only(node, 0), (double)status.beat.capacity);
-    metric_set(only(node, 1), (double)status.beat.used);
-    metric_set(only(node, 2), (double)status.beat.objects);
-    metric_set(only(node, 3), (double)status.beat.pinned);
-    metric_set(only(node, 4), (double)status.beat.unindexed);
-    metric_set(only(node, 5), status.prefaulted);
-    metric_count_is(only(node, 6), status.beat.puts);
-    metric_count_is(only(node, 7), status.beat.evictions);
-    metric_count_is(only(node, 8), status.beat.hits);
-    for (enum store_ledger_row row = 0; row < LEDGER_ROWS; row++) {
-        metric_set(metric_with(objects, store_ledger_name(row)), (double)status.beat.ledger.row[row].objects);
-        metric_set(metric_with(bytes, store_ledger_name(row)), (double)status.beat.ledger.row[row].bytes);
-    }
+    node_metrics_set(node->metrics, &status);
 }
-
-static void http_healthz(struct http_req *req)
-{
-    http_reply(req, 200, "text/plain", slice_str("ok\n"));
-}
-
-static void http_metrics(struct http_req *req)
-{
-    struct store_node *node = http_user(req);
-    struct buf text;
-
-    buf_init(&text, 16 << 20);
-    metrics_expose(node->metrics, &text);
-    http_reply(req, 200, METRICS_CONTENT_TYPE, buf_slice(&text));
-    buf_fini(&text);
-}
-
-static const struct http_route routes[] = {
-    {"GET", "/healthz", http_healthz},
-    {"GET", "/metrics", http_metrics},
-};
 
 /* ---- set-up, in order; destroy undoes what is there ---- */
 
@@ -483,20 +428,6 @@ static enum mc_status start_listener(struct store_node *node, const struct addr 
     return conn_listen(node->loop, addr, &opts, &node->listener);
 }
 
-static enum mc_status start_http(struct store_node *node, const char *text)
-{
-    struct http_opts opts = {.routes = routes, .route_count = sizeof(routes) / sizeof(*routes), .user = node};
-
-    if (!text || strcmp(text, "none") == 0)
-        return MC_OK;
-    if (!parse_addr("admin", text, 0, &opts.addr))
-        return MC_EINVAL;
-    enum mc_status status = http_server_create(node->loop, &opts, &node->http);
-    if (status == MC_OK)
-        addr_format(http_server_addr(node->http), node->admin);
-    return status;
-}
-
 static enum mc_status name_self(struct store_node *node, const struct store_node_opts *opts)
 {
     struct store_member *self = &node->self;
@@ -560,7 +491,7 @@ static enum mc_status set_up(struct store_node *node, const struct store_node_op
     publish_beat(node, false);
     if (!opts->no_prefault)
         node->prefault = prefault_start(node->memory, node->segments);
-    return start_http(node, opts->admin);
+    return node_http_start(node->loop, opts->admin, node->metrics, &node->http, node->admin);
 }
 
 enum mc_status store_node_create(const struct store_node_opts *opts, struct store_node **out)
