@@ -1,0 +1,298 @@
+/* index_core_test.c - goal: the master's decisions one by one, under fake time. Method: messages in, sent messages caught by the port. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "store/index/index_core.h"
+#include "store/index/table_core.h"
+
+enum { CLIENT = 9, SENT_MAX = 64 };
+
+/* What was sent, with its lists copied. */
+struct sent {
+    uint32_t peer;
+    struct store_msg msg;
+    struct buf body;
+};
+
+struct fixture {
+    struct index_core *core;
+    struct sent sent[SENT_MAX];
+    uint32_t n;
+    uint64_t now;
+    uint64_t requests;
+};
+
+static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *msg)
+{
+    struct fixture *f = ctx;
+    struct sent *s = &f->sent[f->n++];
+    struct frame frame = {.type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
+    const char *bad;
+
+    assert_true(f->n < SENT_MAX);
+    s->peer = peer;
+    buf_init(&s->body, FRAME_BODY_MAX);
+    store_msg_encode(msg, &s->body);
+    frame.body = buf_slice(&s->body);
+    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
+    return MC_OK;
+}
+
+static void forget(struct fixture *f)
+{
+    for (uint32_t i = 0; i < f->n; i++)
+        buf_fini(&f->sent[i].body);
+    f->n = 0;
+}
+
+static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
+{
+    for (uint32_t i = 0; i < f->n; i++)
+        if (f->sent[i].peer == peer && f->sent[i].msg.type == type)
+            return &f->sent[i].msg;
+    return NULL;
+}
+
+static void say(struct fixture *f, uint32_t peer, struct store_msg msg)
+{
+    forget(f);
+    f->now += NS_PER_MS;
+    if (!msg.reply)
+        msg.request = ++f->requests;
+    index_core_on_message(f->core, f->now, peer, &msg);
+}
+
+static void tick_at(struct fixture *f, uint64_t now)
+{
+    forget(f);
+    f->now = now;
+    index_core_on_tick(f->core, now);
+}
+
+/* Node `peer` with UUID of that byte. */
+static void node_up(struct fixture *f, uint32_t peer, uint32_t epoch, uint64_t term_max)
+{
+    struct store_msg msg = {.type = MSG_NODE_REGISTER, .reg = {.self.epoch = epoch, .term_max = term_max}};
+
+    memset(msg.reg.self.uuid, (int)peer, 16);
+    index_core_on_peer_up(f->core, f->now, peer, ROLE_NODE, msg.reg.self.uuid, epoch);
+    say(f, peer, msg);
+}
+
+static struct store_key name_key(void)
+{
+    struct mc_key public;
+    struct store_key key;
+
+    mc_key_named(&public, "name", 4);
+    assert_int_equal(store_key_from(0, &public, &key), MC_OK);
+    return key;
+}
+
+static void say_entry(struct fixture *f, uint32_t peer, uint16_t type, uint64_t generation, uint64_t version, uint32_t flags)
+{
+    struct store_entry entry = {
+        .key = name_key(), .generation = generation, .version = version, .length = 10, .head = 192, .flags = flags};
+    struct store_msg msg = {.type = type};
+    struct buf list;
+
+    buf_init(&list, 4096);
+    store_entry_put(&list, &entry);
+    msg.commit = (struct store_commit){buf_slice(&list), true};
+    say(f, peer, msg);
+    buf_fini(&list);
+}
+
+static struct store_verdict commit(struct fixture *f, uint32_t peer, uint64_t generation, uint32_t flags)
+{
+    say_entry(f, peer, MSG_NODE_COMMIT, generation, 0, flags);
+    assert_non_null(find(f, peer, MSG_NODE_COMMIT));
+    return store_verdict_at(find(f, peer, MSG_NODE_COMMIT)->verdicts, 0);
+}
+
+static void inventory_empty(struct fixture *f, uint32_t peer)
+{
+    say(f, peer, (struct store_msg){.type = MSG_NODE_INVENTORY, .commit.last = true});
+}
+
+static const struct store_found *lookup(struct fixture *f)
+{
+    struct store_key key = name_key();
+    struct store_msg msg = {.type = MSG_MASTER_LOOKUP};
+    struct buf list;
+
+    buf_init(&list, 4096);
+    store_key_put(&list, &key);
+    msg.lookup.keys = buf_slice(&list);
+    say(f, CLIENT, msg);
+    buf_fini(&list);
+    return &find(f, CLIENT, MSG_MASTER_LOOKUP)->found;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct store_port port = {.ctx = f, .send = on_send};
+    struct index_limits limits = {.objects_max = 1000, .peers_max = 16};
+
+    assert_int_equal(index_core_create(&limits, &port, 77, 1, &f->core), MC_OK);
+    f->now = NS_PER_S;
+    index_core_on_peer_up(f->core, f->now, CLIENT, ROLE_CLIENT, (const uint8_t[16]){0}, 0);
+    node_up(f, 1, 1, 0);
+    inventory_empty(f, 1);
+    node_up(f, 2, 1, 0);
+    inventory_empty(f, 2);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    forget(f);
+    index_core_destroy(f->core);
+    free(f);
+    return 0;
+}
+
+static void test_first_put_wins(void **state)
+{
+    struct store_verdict first = commit(*state, 1, 11, 0), second = commit(*state, 2, 21, 0);
+
+    assert_int_equal(first.status, MC_OK);
+    assert_int_equal(second.status, MC_EEXIST);
+    assert_int_equal(second.version, first.version);
+    assert_int_equal(commit(*state, 1, 11, 0).version, first.version); /* said twice */
+}
+
+static void test_term_is_raised(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t before = commit(f, 1, 11, 0).version;
+
+    node_up(f, 3, 1, 40);
+    assert_int_equal(find(f, 3, MSG_NODE_REGISTER)->welcome.term, 41);
+    assert_non_null(find(f, 1, MSG_MASTER_MEMBERS)); /* the others are told */
+    assert_int_equal(find(f, 1, MSG_MASTER_MEMBERS)->members.term, 41);
+    inventory_empty(f, 3);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    say(f, 1, (struct store_msg){.type = MSG_NODE_DROP, .reply = true, .request = 1});
+    assert_int_equal(lookup(f)->locs.len, STORE_LOC_SIZE);
+    assert_true(store_loc_at(lookup(f)->locs, 0).version > before);
+    assert_int_equal(store_loc_at(lookup(f)->locs, 0).version >> 32, 41);
+}
+
+static void test_upsert_waits_for_the_old_owner(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg reply;
+    uint8_t generation[8];
+
+    commit(f, 1, 11, 0);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    assert_null(find(f, 2, MSG_NODE_COMMIT)); /* not yet */
+    assert_non_null(find(f, 1, MSG_NODE_DROP));
+    assert_int_equal(store_u64_at(find(f, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
+    reply = store_msg_reply(find(f, 1, MSG_NODE_DROP), MC_OK);
+    le64_put(generation, 11);
+    reply.drop.generations = slice_of(generation, 8);
+    assert_int_equal(store_loc_at(lookup(f)->locs, 0).generation, 21); /* but the new one is shown */
+    say(f, 1, reply);
+    assert_non_null(find(f, 2, MSG_NODE_COMMIT));
+    assert_int_equal(table_entries(index_core_table(f->core)), 1);
+}
+
+static void test_upsert_past_an_unreachable_owner(void **state)
+{
+    struct fixture *f = *state;
+
+    commit(f, 1, 11, 0);
+    index_core_on_peer_down(f->core, f->now, 1);
+    assert_int_equal(commit(f, 2, 21, STORE_REPLACE).status, MC_OK); /* at once */
+    node_up(f, 1, 1, 0);
+    say_entry(f, 1, MSG_NODE_INVENTORY, 11, 1ull << 32 | 1, 0); /* it still has the old one */
+    tick_at(f, f->now + NS_PER_MS);
+    assert_non_null(find(f, 1, MSG_NODE_DROP));
+    assert_int_equal(store_u64_at(find(f, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
+    assert_int_equal(store_loc_at(lookup(f)->locs, 0).generation, 21);
+}
+
+/* The newest version is lost with its node; an older one that comes back from away stays dead. */
+static void test_floor_of_a_lost_name(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t newest = commit(f, 2, 21, 0).version;
+
+    node_up(f, 2, 2, 0); /* restarted: empty */
+    inventory_empty(f, 2);
+    assert_int_equal(lookup(f)->locs.len, 0);
+    node_up(f, 3, 1, 0);
+    say_entry(f, 3, MSG_NODE_INVENTORY, 31, newest - 1, 0);
+    assert_int_equal(lookup(f)->locs.len, 0);
+    assert_int_equal(commit(f, 1, 12, 0).status, MC_OK);
+}
+
+static void test_states_follow_silence(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t heard = f->now, version = commit(f, 1, 11, 0).version;
+
+    assert_true(version > 0);
+    heard = f->now;
+    tick_at(f, heard + 399 * NS_PER_MS);
+    assert_int_equal(lookup(f)->misses.ptr[0], MC_MISS_NONE);
+    tick_at(f, heard + 401 * NS_PER_MS);
+    assert_int_equal(store_row_at(lookup(f)->rows, 0).state, NODE_SUSPECT);
+    tick_at(f, heard + 1001 * NS_PER_MS);
+    assert_int_equal(lookup(f)->misses.ptr[0], MC_MISS_PEER_DOWN);
+    say(f, 1, (struct store_msg){.type = MSG_NODE_GONE});
+    assert_int_equal(lookup(f)->misses.ptr[0], MC_MISS_NONE); /* one sign of life */
+    tick_at(f, f->now + 300000 * NS_PER_MS);
+    assert_int_equal(lookup(f)->misses.ptr[0], MC_MISS_PEER_DOWN); /* a state, for ten minutes */
+    tick_at(f, f->now + 300001 * NS_PER_MS);
+    assert_int_equal(lookup(f)->misses.ptr[0], MC_MISS_NEVER); /* then it is forgotten */
+}
+
+static void test_remove_respects_promises(void **state)
+{
+    struct fixture *f = *state;
+    struct store_key key = name_key();
+    struct store_msg ask = {.type = MSG_MASTER_LOOKUP, .lookup.promise_ms = 5000};
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {key, false}};
+    struct buf list;
+
+    commit(f, 1, 11, 0);
+    buf_init(&list, 4096);
+    store_key_put(&list, &key);
+    ask.lookup.keys = buf_slice(&list);
+    say(f, CLIENT, ask);
+    buf_fini(&list);
+    say(f, CLIENT, remove);
+    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
+    remove.remove.force = true;
+    say(f, CLIENT, remove);
+    assert_null(find(f, CLIENT, MSG_MASTER_REMOVE)); /* the owner first */
+    tick_at(f, f->now + 1001 * NS_PER_MS);
+    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK); /* it does not answer: as if it were away */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_first_put_wins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_term_is_raised, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upsert_waits_for_the_old_owner, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upsert_past_an_unreachable_owner, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_floor_of_a_lost_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_states_follow_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

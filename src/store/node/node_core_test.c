@@ -1,0 +1,335 @@
+/* node_core_test.c - goal: the owner's decisions one by one, under fake time. Method: messages in, sent messages caught by the port;
+ * memory is an array. What many of them do together is tests/sim's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "store/node/node_core.h"
+#include "store/object.h"
+
+enum { CLIENT = 1, SENT_MAX = 256, MEMORY = 64 << 10 };
+
+struct sent {
+    uint32_t peer;
+    struct store_msg msg;
+    struct buf body;
+};
+
+struct fixture {
+    struct node_core *core;
+    uint8_t *memory;
+    struct sent sent[SENT_MAX];
+    uint32_t n;
+    uint64_t now, requests;
+    uint64_t cookie; /* of the pull under way */
+    bool pull_cancelled;
+};
+
+static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *msg)
+{
+    struct fixture *f = ctx;
+    struct sent *s = &f->sent[f->n++];
+    struct frame frame = {.type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
+    const char *bad;
+
+    assert_true(f->n < SENT_MAX);
+    s->peer = peer;
+    buf_init(&s->body, FRAME_BODY_MAX);
+    store_msg_encode(msg, &s->body);
+    frame.body = buf_slice(&s->body);
+    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
+    return MC_OK;
+}
+
+static enum mc_status on_pull(void *ctx, uint64_t cookie, uint32_t peer, struct store_pull *pulls, uint32_t count)
+{
+    ((struct fixture *)ctx)->cookie = cookie;
+    return MC_OK;
+}
+
+static void on_pull_cancel(void *ctx, uint64_t cookie)
+{
+    ((struct fixture *)ctx)->pull_cancelled = true;
+}
+
+static void forget(struct fixture *f)
+{
+    for (uint32_t i = 0; i < f->n; i++)
+        buf_fini(&f->sent[i].body);
+    f->n = 0;
+}
+
+static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
+{
+    for (uint32_t i = f->n; i > 0; i--)
+        if (f->sent[i - 1].peer == peer && f->sent[i - 1].msg.type == type)
+            return &f->sent[i - 1].msg;
+    return NULL;
+}
+
+static void tick(struct fixture *f, uint64_t ns)
+{
+    f->now += ns;
+    node_core_on_tick(f->core, f->now);
+}
+
+static void say(struct fixture *f, uint32_t peer, struct store_msg msg)
+{
+    forget(f);
+    if (!msg.reply)
+        msg.request = ++f->requests;
+    node_core_on_message(f->core, f->now, peer, &msg);
+    tick(f, 1000);
+}
+
+static void master_up(struct fixture *f)
+{
+    struct store_msg welcome;
+
+    forget(f);
+    node_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER);
+    assert_non_null(find(f, STORE_PEER_MASTER, MSG_NODE_REGISTER));
+    welcome = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_NODE_REGISTER), MC_OK);
+    welcome.welcome.term = 5;
+    say(f, STORE_PEER_MASTER, welcome);
+    assert_non_null(find(f, STORE_PEER_MASTER, MSG_NODE_INVENTORY));
+}
+
+/* The master says this of every entry of the commit that was just sent. */
+static void verdict(struct fixture *f, enum mc_status status, uint64_t version)
+{
+    const struct store_msg *commit = find(f, STORE_PEER_MASTER, MSG_NODE_COMMIT);
+    struct store_msg reply;
+    struct store_entry entry;
+    struct buf list;
+    struct cur c;
+
+    assert_non_null(commit);
+    buf_init(&list, 4096);
+    c = cur_of_slice(commit->commit.entries);
+    while (store_entry_next(&c, &entry))
+        store_verdict_put(&list, &(struct store_verdict){status, version});
+    reply = store_msg_reply(commit, MC_OK);
+    reply.verdicts = buf_slice(&list);
+    say(f, STORE_PEER_MASTER, reply);
+    buf_fini(&list);
+}
+
+static struct store_key block(uint8_t n)
+{
+    struct store_key key = {.shards = 1, .kind = MC_KEY_BLOCK};
+
+    memset(key.id, n, 16);
+    return key;
+}
+
+static struct store_key named(void)
+{
+    struct mc_key public;
+    struct store_key key;
+
+    mc_key_named(&public, "name", 4);
+    assert_int_equal(store_key_from(0, &public, &key), MC_OK);
+    return key;
+}
+
+static void put(struct fixture *f, struct store_key key, uint64_t length)
+{
+    static uint8_t bytes[STORE_INLINE_MAX];
+    struct store_msg msg = {.type = MSG_NODE_PUT, .deadline_ms = 1000};
+
+    memset(bytes, key.id[0], length);
+    msg.put = (struct store_put){.key = key, .length = length, .data = slice_of(bytes, length)};
+    say(f, CLIENT, msg);
+}
+
+static struct store_ledger ledger(struct fixture *f)
+{
+    struct store_ledger l;
+
+    node_core_ledger(f->core, &l);
+    assert_true(store_ledger_exact(&l));
+    return l;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct store_port port = {.ctx = f, .send = on_send, .pull = on_pull, .pull_cancel = on_pull_cancel};
+    struct node_limits limits = {.objects_max = 1000, .peers_max = 8, .low_percent = 99, .high_percent = 100};
+    struct store_member self = {.epoch = 3};
+    struct node_memory memory = {.size = MEMORY};
+
+    f->memory = aligned_alloc(64, MEMORY);
+    memory.base = f->memory;
+    assert_int_equal(node_core_create(&limits, &port, &self, &memory, 1, 1, &f->core), MC_OK);
+    f->now = NS_PER_S;
+    node_core_on_peer_up(f->core, f->now, CLIENT);
+    assert_non_null(find(f, CLIENT, MSG_NODE_INFO));
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    forget(f);
+    node_core_destroy(f->core);
+    free(f->memory);
+    free(f);
+    return 0;
+}
+
+static void test_put_is_answered_after_the_verdict(void **state)
+{
+    struct fixture *f = *state;
+    struct object_header header;
+    const struct store_msg *reply;
+
+    master_up(f);
+    put(f, block(1), 700);
+    assert_null(find(f, CLIENT, MSG_NODE_PUT));
+    verdict(f, MC_OK, 0);
+    reply = find(f, CLIENT, MSG_NODE_PUT);
+    assert_int_equal(reply->status, MC_OK);
+    assert_int_equal(reply->put_reply.loc.generation >> 40, 3);
+    assert_int_equal(object_parse(f->memory + reply->put_reply.loc.offset, MEMORY, &header), MC_OK);
+    assert_int_equal(object_verify(&header, f->memory + reply->put_reply.loc.offset + header.header_len), MC_OK);
+    assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
+    put(f, block(1), 700);
+    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed);
+}
+
+static void test_block_without_master_is_announced_later(void **state)
+{
+    struct fixture *f = *state;
+
+    put(f, block(1), 700);
+    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.unindexed);
+    put(f, named(), 700);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_EPEERDOWN);
+    master_up(f);
+    verdict(f, MC_OK, 0);
+    assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_MASTER].objects, 1);
+}
+
+static void test_loser_is_freed_and_told_success(void **state)
+{
+    struct fixture *f = *state;
+
+    master_up(f);
+    put(f, named(), 700);
+    verdict(f, MC_EEXIST, 9ull << 32 | 1);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_LOST].objects, 1);
+}
+
+static void test_version_goes_into_the_header(void **state)
+{
+    struct fixture *f = *state;
+    struct object_header header;
+    uint64_t offset;
+
+    master_up(f);
+    put(f, named(), 700);
+    verdict(f, MC_OK, 9ull << 32 | 1);
+    offset = find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.offset;
+    assert_int_equal(object_parse(f->memory + offset, MEMORY, &header), MC_OK);
+    assert_int_equal(header.version, 9ull << 32 | 1);
+}
+
+/* Space is not given back while a pull into it is under way. */
+static void test_writer_dies_in_the_middle(void **state)
+{
+    struct fixture *f = *state;
+    struct store_span span = {.length = 40000};
+    struct store_msg msg = {.type = MSG_NODE_PUT, .deadline_ms = 1000};
+    struct buf list;
+
+    master_up(f);
+    buf_init(&list, 4096);
+    store_span_put(&list, &span);
+    msg.put = (struct store_put){.key = block(1), .length = 40000, .spans = buf_slice(&list)};
+    say(f, CLIENT, msg);
+    buf_fini(&list);
+    node_core_on_peer_down(f->core, f->now, CLIENT);
+    assert_true(f->pull_cancelled);
+    assert_int_equal(ledger(f).row[LEDGER_IN_FLIGHT].objects, 1);
+    node_core_on_peer_up(f->core, f->now, CLIENT);
+    put(f, block(2), 40000); /* does not fit beside it, and nothing may be evicted */
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
+    node_core_on_io(f->core, f->now, f->cookie, MC_ECANCELED);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_WRITER].objects, 1);
+    put(f, block(2), 40000);
+    verdict(f, MC_OK, 0);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+}
+
+static void test_eviction_spares_pins_and_limits_them(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg pin = {.type = MSG_NODE_PIN, .pin = {.token = 1, .pin_ms = 1000}};
+    uint8_t generations[16];
+
+    master_up(f);
+    for (uint8_t i = 1; i <= 2; i++) {
+        put(f, block(i), 20000);
+        verdict(f, MC_OK, 0);
+        le64_put(generations + 8 * (i - 1), find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
+    }
+    pin.pin.generations = slice_of(generations, 16);
+    say(f, CLIENT, pin);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_EPERM); /* both: over half of the memory */
+    pin.pin.generations = slice_of(generations, 8);
+    say(f, CLIENT, pin);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_OK);
+    put(f, block(3), 30000);
+    verdict(f, MC_OK, 0);
+    assert_int_equal(ledger(f).row[LEDGER_EVICTED_SPACE].objects, 1);
+    assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 2);
+    put(f, block(1), 20000);
+    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed); /* the pinned one stayed */
+}
+
+static void test_idle_part_is_aborted(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg msg = {.type = MSG_PART_BEGIN, .deadline_ms = 1000};
+    uint64_t part;
+
+    master_up(f);
+    msg.put = (struct store_put){.key = block(1), .length = 200};
+    say(f, CLIENT, msg);
+    part = find(f, CLIENT, MSG_PART_BEGIN)->put_reply.part;
+    msg = (struct store_msg){.type = MSG_PART_WRITE, .part = {.part = part, .offset = 100, .data = slice_of(f, 100)}};
+    say(f, CLIENT, msg);
+    assert_int_equal(find(f, CLIENT, MSG_PART_WRITE)->status, MC_OK);
+    say(f, CLIENT, msg);
+    assert_int_equal(find(f, CLIENT, MSG_PART_WRITE)->status, MC_EINVAL); /* nothing is written twice */
+    tick(f, 9999 * NS_PER_MS);
+    assert_int_equal(ledger(f).row[LEDGER_IN_FLIGHT].objects, 1);
+    tick(f, 2 * NS_PER_MS);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_IDLE].objects, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_put_is_answered_after_the_verdict, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_block_without_master_is_announced_later, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_loser_is_freed_and_told_success, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_version_goes_into_the_header, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_writer_dies_in_the_middle, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_eviction_spares_pins_and_limits_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_idle_part_is_aborted, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
