@@ -14,7 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "transfer/te.h"
+#include "transfer/core.h"
 #include "transfer/wire.h"
 
 #define LEN (512u << 10)
@@ -25,6 +25,7 @@ enum trick {
     FAILED_WITH_BYTES, /* answers a read with bytes and a failure */
     TWICE,             /* answers a failed read a second time */
     CLOCK_FAR_AWAY,    /* says a clock that overflows sums */
+    SILENT,            /* answers nothing but clocks */
 };
 
 /* The far end: as a server it answers with a trick, as a client it asks what a test says. */
@@ -36,7 +37,7 @@ struct villain {
     uint8_t junk[LEN];
 
     struct conn *conn; /* dialled */
-    _Atomic int ready, closed, answers;
+    _Atomic int ready, synced, closed, answers;
     _Atomic int status;
     unsigned questions;
 };
@@ -98,6 +99,7 @@ static void on_frame(struct conn *conn, const struct frame *frame)
         return;
     }
     if (frame->type == MSG_TE_SYNC) {
+        atomic_store(&v->synced, 1);
         sync_answer(conn, frame, v->trick == CLOCK_FAR_AWAY ? UINT64_MAX / 2 + 12345 : now_ns());
         return;
     }
@@ -109,7 +111,8 @@ static void on_frame(struct conn *conn, const struct frame *frame)
         answer(conn, frame, MC_ENOENT, NULL, 0);
         answer(conn, frame, MC_OK, v->junk, LEN);
         break;
-    case CLOCK_FAR_AWAY: break;
+    case CLOCK_FAR_AWAY:
+    case SILENT: break;
     }
 }
 
@@ -174,13 +177,13 @@ static void wait_for(_Atomic int *flag)
 }
 
 /* A key of the villain's, as if it had been handed out. */
-static struct mc_region_key forged(void)
+static struct mc_region_key forged(uint8_t who)
 {
     struct te_key in = {.kind = TE_KIND_PLAIN,
         .flags = MC_REGION_READ | MC_REGION_WRITE,
         .id = 0x123456789,
         .len = LEN,
-        .uuid = {6, 6, 6}};
+        .uuid = {6, 6, who}};
     struct mc_region_key key;
 
     te_key_encode(&in, &key);
@@ -192,7 +195,7 @@ static enum mc_status against(enum trick trick, enum mc_opcode opcode, uint8_t f
     struct mc_te_opts opts = {.size = sizeof(opts), .listen = "none", .transport = "tcp", .links = 1};
     struct villain *v = villain_start(trick);
     uint8_t *local = malloc(LEN);
-    struct mc_op op = {.opcode = opcode, .local = local, .len = LEN, .region = forged()};
+    struct mc_op op = {.opcode = opcode, .local = local, .len = LEN, .region = forged(6)};
     struct mc_peer_opts peer_opts = {.size = sizeof(peer_opts), .timeout_ms = 500};
     struct mc_peer *peer;
     struct mc_te *te;
@@ -363,6 +366,58 @@ static void questions(void **state)
     free(memory);
 }
 
+/* ---- silence ---- */
+
+struct lookup {
+    struct mc_te *te;
+    struct mc_peer *peer;
+};
+
+static void look_up(struct loop *loop, void *arg)
+{
+    static const uint8_t uuid[UUID_SIZE] = {6, 6, 7};
+    struct lookup *lookup = arg;
+
+    assert_int_equal(te_peer_by_uuid(lookup->te, uuid, &lookup->peer), MC_OK);
+}
+
+/* Writes to a peer that connected to us over one link and answers nothing: giving up the first cuts the link under the others, of
+ * the same batch and of another. Each still completes once. */
+static void silent_peer(void **state)
+{
+    enum { SIZE = 6 << 20, BATCHES = 3 };
+    struct mc_te_opts opts = {.size = sizeof(opts), .transport = "tcp"};
+    struct question q = {.v = villain_start(SILENT)};
+    struct mc_batch *batches[BATCHES];
+    struct mc_op writes[BATCHES][SIZE / LEN];
+    uint8_t *local = calloc(1, SIZE);
+    struct lookup lookup;
+    struct mc_te *te;
+
+    assert_int_equal(mc_te_create(&opts, &te), MC_OK);
+    q.address = mc_te_address(te);
+    loop_call(q.v->loop, villain_dial, &q);
+    wait_for(&q.v->synced);
+    lookup.te = te;
+    loop_call(te->loop, look_up, &lookup);
+    for (int b = 0; b < BATCHES; b++) {
+        for (size_t i = 0; i < SIZE / LEN; i++)
+            writes[b][i] =
+                (struct mc_op){.opcode = MC_WRITE, .local = local + i * LEN, .len = LEN, .region = forged(7)};
+        assert_int_equal(mc_transfer_submit(lookup.peer, writes[b], SIZE / LEN, 100, NULL, NULL, &batches[b]), MC_OK);
+    }
+    for (int b = 0; b < BATCHES; b++) {
+        enum mc_status status = mc_batch_wait(batches[b], 2000);
+
+        assert_true(status == MC_ETIMEDOUT || status == MC_EPEERDOWN);
+        mc_batch_free(batches[b]);
+    }
+    mc_peer_close(lookup.peer);
+    mc_te_destroy(te);
+    villain_stop(q.v);
+    free(local);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -372,6 +427,7 @@ int main(void)
         cmocka_unit_test(answered_twice),
         cmocka_unit_test(impossible_clock),
         cmocka_unit_test(questions),
+        cmocka_unit_test(silent_peer),
     };
 
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
