@@ -179,73 +179,38 @@ undo_chat:
     return tokens;
 }
 
-/* Where each token's text ends, for those who ask at which token two texts part. */
-struct ends {
-    uint32_t bytes[65536];
-    uint32_t count, total;
-};
-
-static void on_token(void *arg, uint32_t index, const char *piece, size_t size)
-{
-    struct ends *ends = arg;
-
-    ends->total += (uint32_t)size;
-    if (ends->count < sizeof(ends->bytes) / sizeof(ends->bytes[0]))
-        ends->bytes[ends->count++] = ends->total;
-}
-
-static void print_answer(const struct baseline_run *run, const struct ends *ends)
+static void print_answer(const struct baseline_run *run)
 {
     struct buf out;
 
     buf_init(&out, 1 << 26);
     buf_append_str(&out, "{\"text\":");
     json_write_str(&out, buf_slice(&run->text));
-    buf_printf(&out, ",\"ttft_ms\":%.3f,\"tbt_ms_p50\":%.3f,\"prompt_tokens\":%u,\"answer_tokens\":%u,\"tokens\":[",
+    buf_printf(&out, ",\"ttft_ms\":%.3f,\"tbt_ms_p50\":%.3f,\"prompt_tokens\":%u,\"answer_tokens\":%u}",
         (double)baseline_ttft_us(run) / 1e3, (double)baseline_tbt_p50_us(run) / 1e3, run->prompt_count, run->count);
-    for (uint32_t i = 0; i < run->count && i < ends->count; i++)
-        buf_printf(&out, "%s{\"end\":%u,\"gap\":%.6f}", i ? "," : "", ends->bytes[i], (double)run->gaps[i]);
-    buf_append_str(&out, "]}");
     puts(buf_cstr(&out));
     buf_fini(&out);
 }
 
-/* "tokens": [1, 2, ...] as they are. */
-static uint32_t *given_tokens(const json_t *list, size_t *count)
-{
-    uint32_t *tokens = malloc((json_array_size(list) + 1) * sizeof(*tokens));
-
-    *count = json_array_size(list);
-    for (size_t i = 0; tokens && i < *count; i++)
-        tokens[i] = (uint32_t)json_integer_value(json_array_get(list, i));
-    return tokens;
-}
-
-static void answer_line(struct mc_engine *engine, struct ends *ends, const char *line)
+static void answer_line(struct mc_engine *engine, const char *line)
 {
     json_t *request = json_loads(line, 0, NULL);
-    const json_t *given = json_object_get(request, "tokens");
-    struct baseline_run run = {.max_tokens = (uint32_t)json_integer_value(json_object_get(request, "max_tokens")),
-        .ignore_end = json_is_true(json_object_get(request, "ignore_eos")),
-        .on_token = on_token,
-        .arg = ends};
+    struct baseline_run run = {.max_tokens = (uint32_t)json_integer_value(json_object_get(request, "max_tokens"))};
     const char *why = "out of memory";
     size_t count = 0;
-    uint32_t *tokens =
-        given ? given_tokens(given, &count) : tokenize(engine, json_object_get(request, "messages"), &count, &why);
+    uint32_t *tokens = tokenize(engine, json_object_get(request, "messages"), &count, &why);
 
     if (!tokens) {
         printf("{\"error\":\"the engine alone cannot tokenise: %s\"}\n", why);
         goto undo_request;
     }
-    ends->count = ends->total = 0;
     run.prompt = tokens;
     run.prompt_count = (uint32_t)count;
     mc_sampling_init(&run.sampling);
     run.sampling.temperature = 0;
     enum mc_status status = worker_baseline_run(engine, &run, NULL);
     if (status == MC_OK)
-        print_answer(&run, ends);
+        print_answer(&run);
     else
         printf("{\"error\":\"the engine alone failed: %s\"}\n", mc_status_str(status));
     baseline_run_fini(&run);
@@ -257,19 +222,16 @@ undo_request:
 
 int cmd_alone(struct cli *cli)
 {
-    struct ends *ends = malloc(sizeof(*ends));
     struct mc_engine *engine;
     char *line = NULL;
     size_t room = 0;
-    int code = ends ? model_open(cli, &engine) : cli_fail(cli, CLI_FAILED, "out of memory");
+    int code = model_open(cli, &engine);
 
     if (code != CLI_OK)
-        goto undo_ends;
+        return code;
     while (getline(&line, &room, stdin) > 0)
-        answer_line(engine, ends, line);
+        answer_line(engine, line);
     free(line);
     mc_engine_close(engine);
-undo_ends:
-    free(ends);
-    return code;
+    return CLI_OK;
 }
