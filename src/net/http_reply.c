@@ -98,7 +98,7 @@ void http_reply(struct http_req *req, int code, const char *content_type, struct
     log_debug("http %s %s from %s: %d, %zu bytes", http_method(req), req->path, req->client, code, body.len);
     http_req_done(req); /* before evhttp sees the answer: it may close the connection at once */
     out = evbuffer_new();
-    if (out && body.len)
+    if (out && body.len && evhttp_request_get_command(ev) != EVHTTP_REQ_HEAD) /* evhttp would send it */
         evbuffer_add(out, body.ptr, body.len);
     evhttp_send_reply(ev, code, reason_of(code), out);
     if (out)

@@ -142,9 +142,14 @@ bool json_opt_bool(struct json_in *in, const char *field, bool def)
 json_t *json_parse(struct slice text, char *why, size_t size)
 {
     json_error_t error;
-    json_t *value =
-        json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *value;
 
+    if (text.len == 0) {
+        snprintf(why, size, "not valid JSON: it is empty");
+        return NULL;
+    }
+    value =
+        json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!value)
         snprintf(why, size, "not valid JSON at line %d column %d: %s", error.line, error.column, error.text);
     return value;

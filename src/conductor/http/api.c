@@ -1,5 +1,5 @@
 /* api.c - the routes: what OpenAI clients ask, what Prometheus asks, what people ask. */
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -10,26 +10,40 @@
 
 enum { BODY_MAX = 16 << 20 };
 
+/* Why a request ends before it has begun. */
+static void refuse(struct http_req *req, int code, const char *param, const char *err_code, const char *text)
+{
+    struct conductor *conductor = http_user(req);
+
+    metric_add(metric_with(conductor->count.requests, code < 500 ? "invalid" : "failed"), 1);
+    http_reply_error(req, code, NULL, param, err_code, "%s", text);
+}
+
 static void completion(struct http_req *req, enum api_kind kind)
 {
     struct conductor *conductor = http_user(req);
     struct api_request api;
     struct api_error error;
     enum mc_status status = api_request_parse(kind, http_body(req), &api, &error);
+    char text[128];
 
+    if (status == MC_ENOMEM) {
+        refuse(req, 503, NULL, "out_of_memory", "out of memory");
+        return;
+    }
     if (status != MC_OK) {
-        http_reply_error(req, status == MC_ENOMEM ? 503 : 400, NULL, *error.param ? error.param : NULL, NULL, "%s",
-            status == MC_ENOMEM ? "out of memory" : error.message);
+        refuse(req, 400, *error.param ? error.param : NULL, NULL, error.message);
         return;
     }
     if (fleet_model_find(conductor->fleet, api.model)) {
         request_begin(conductor, req, &api);
         return;
     }
+    snprintf(text, sizeof text, "the model '%.64s' is not served here", api.model);
     if (list_empty(fleet_models(conductor->fleet)))
-        http_reply_error(req, 503, NULL, NULL, "no_worker", "no worker has registered yet");
+        refuse(req, 503, NULL, "no_worker", "no worker has registered yet");
     else
-        http_reply_error(req, 404, NULL, "model", "model_not_found", "the model '%.64s' is not served here", api.model);
+        refuse(req, 404, "model", "model_not_found", text);
     api_request_fini(&api);
 }
 

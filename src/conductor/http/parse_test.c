@@ -104,7 +104,11 @@ static void names_the_bad_field(void **state)
         {",\"tool_choice\":\"required\"", "tool_choice"},
         {",\"response_format\":{\"type\":\"json_object\"}", "response_format"},
         {",\"logprobs\":true", "logprobs"},
-        {",\"best_of\":1", "best_of"}, /* of completions only */
+        {",\"suffix\":\"x\"", "suffix"}, /* of completions only */
+        {",\"min_tokens\":1", "min_tokens"},
+        {",\"chat_template_kwargs\":{\"a\":1}", "chat_template_kwargs"},
+        {",\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}", "stream_options"},
+        {",\"stop\":\"a\\u0000b\"", "stop"},
         {",\"bananas\":1", "bananas"},
         {",\"cache_salt\":7", "cache_salt"},
     };
@@ -134,6 +138,10 @@ static void neutral_values_pass(void **state)
         ",\"stop\":null",
         ",\"max_tokens\":null",
         ",\"service_tier\":\"auto\"",
+        ",\"length_penalty\":1.0,\"n\":1.0",
+        ",\"min_tokens\":0,\"stop_token_ids\":[],\"skip_special_tokens\":true,\"add_generation_prompt\":true",
+        ",\"guided_json\":null,\"regex\":null",
+        ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":false}",
         ",\"stream\":false",
     };
 
@@ -157,6 +165,8 @@ static void refuses_bad_messages(void **state)
         "[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]",
         "[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]",
         "[{\"content\":\"x\"}]",
+        "[{\"role\":\"user\",\"content\":\"a\\u0000b\"}]",
+        "[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\\u0000b\"}]}]",
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -187,7 +197,7 @@ static void refuses_what_is_no_object(void **state)
 static void refuses_bad_prompts(void **state)
 {
     static const char *const cases[] = {
-        "null", "7", "[]", "[\"a\",\"b\"]", "[-1]", "[1,\"a\"]", "[4294967296]", "[[1],[2]]"};
+        "null", "7", "[]", "[\"a\",\"b\"]", "[-1]", "[1,\"a\"]", "[4294967296]", "[[1],[2]]", "\"a\\u0000b\""};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct api_request r;
