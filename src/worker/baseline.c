@@ -62,6 +62,8 @@ static enum mc_status answer_compute(struct mc_engine *engine, struct baseline_r
         struct mc_decode_slot slot = {.seq = seq, .token = token};
         enum mc_status status;
 
+        if (run->on_choice)
+            run->on_choice(run->arg, token, logits, info->vocab_size);
         run->ended = !run->ignore_end && mc_engine_is_end(engine, token);
         if (run->ended)
             return MC_OK;

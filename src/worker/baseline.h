@@ -22,6 +22,9 @@ struct baseline_run {
     struct mc_sampling sampling; /* mc_sampling_init(), temperature 0 for greedy */
     /* Called with each token's text as it comes; may be NULL. */
     void (*on_token)(void *arg, uint32_t index, const char *piece, size_t size);
+    /* Called with the logits that each token was chosen from, lent during the call; also for an end token, which on_token
+     * does not get. May be NULL. */
+    void (*on_choice)(void *arg, uint32_t token, const float *logits, uint32_t vocab_size);
     void *arg;
 
     /* out; arrays are given: baseline_run_fini() */

@@ -255,8 +255,8 @@ static enum mc_status window_import(struct worker *worker, struct run *run, cons
         uint32_t index = window->first + i;
         uint8_t *bytes = slots_at(&worker->load_slots, window->slots[i]);
 
-        if (worker->opts.flip_imported_bit)
-            bytes[worker->info->block_size / 2] ^= 1;
+        if (worker->opts.flip_imported_bit && index == 0)
+            bytes[worker->info->block_size / 2 + 1] ^= 0x40; /* of a half float the highest bit of the exponent */
         blocks[i] = (struct mc_block_in){.index = index,
             .rows = block_tokens,
             .tokens = run->tokens + (size_t)index * block_tokens,

@@ -41,7 +41,7 @@ struct worker_opts {
     uint32_t queue_max;          /* runs accepted beyond those that have a sequence; 0: 256; more are MC_EBUSY */
     uint32_t store_wait_ms;      /* a prefill's last reply waits this long for its puts; 0: 2000 */
     bool calibrate;              /* measure the engine before registering (0.1 to 1 s); default true */
-    bool flip_imported_bit;      /* planted bug, for tests: damage every imported block behind its checksum */
+    bool flip_imported_bit;      /* planted bug, for tests: damage the first block of each import behind its checksum */
 };
 enum { WORKER_CONDUCTORS_MAX = 8 };
 void worker_opts_init(struct worker_opts *opts);
