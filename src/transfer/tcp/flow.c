@@ -45,22 +45,22 @@ static bool run_alive(const struct flow *flow, const struct run *run)
 
 /* ---- sending ---- */
 
-static bool need_buffer(struct flow *flow, size_t size)
+static bool need_buffer(struct flow *flow)
 {
     if (!flow->buffer)
-        flow->buffer = malloc(size);
+        flow->buffer = malloc(flow->bytes < PIECE_MAX ? flow->bytes : PIECE_MAX);
     return flow->buffer != NULL;
 }
 
 /* Small ranges from `off` on, one behind the other. */
 static enum mc_status gather(struct flow *flow, uint64_t off, size_t max, struct conn_piece *piece)
 {
-    size_t room = max < FLOW_GATHER ? max : FLOW_GATHER, skip = (size_t)(off - flow->at_off), got = 0;
+    size_t skip = (size_t)(off - flow->at_off), got = 0;
     uint32_t crc = 0;
 
-    for (uint32_t i = flow->at; i < flow->count && got < room && flow->runs[i].len < FLOW_SMALL; i++) {
+    for (uint32_t i = flow->at; i < flow->count && got < max && flow->runs[i].len < FLOW_SMALL; i++) {
         const struct run *run = &flow->runs[i];
-        size_t n = run->len - skip < room - got ? run->len - skip : room - got;
+        size_t n = run->len - skip < max - got ? run->len - skip : max - got;
 
         if (!run_alive(flow, run))
             return MC_ENOENT;
@@ -77,8 +77,8 @@ static void corrupt(struct flow *flow, struct conn_piece *piece, size_t bit)
 {
     uint32_t crc = piece->has_crc ? piece->crc : crc32c(0, piece->ptr, piece->len);
 
-    if (piece->len > FLOW_GATHER || !need_buffer(flow, FLOW_GATHER)) {
-        piece->crc = crc ^ 1u << bit % 32; /* too large to copy: the damage hits the checksum on the way */
+    if (!need_buffer(flow)) {
+        piece->crc = crc ^ 1u << bit % 32; /* no memory: the damage hits the checksum on the way */
         piece->has_crc = true;
         return;
     }
@@ -104,7 +104,7 @@ enum mc_status flow_source(void *arg, uint64_t off, size_t max, struct conn_piec
     left = run->len - skip;
     if (!run_alive(flow, run))
         return MC_ENOENT;
-    if (run->len < FLOW_SMALL && left < max && need_buffer(flow, FLOW_GATHER))
+    if (run->len < FLOW_SMALL && left < max && need_buffer(flow))
         status = gather(flow, off, max, piece);
     else
         *piece = (struct conn_piece){.ptr = run->ptr + skip, .len = left < max ? left : max};
@@ -125,7 +125,7 @@ size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool
     run = &flow->runs[flow->at];
     skip = (size_t)(off - flow->at_off);
     left = run->len - skip;
-    if (!flow->staging && (direct ? run->len < FLOW_SMALL && left < max : uncut) && need_buffer(flow, PIECE_MAX)) {
+    if (!flow->staging && (direct ? run->len < FLOW_SMALL && left < max : uncut) && need_buffer(flow)) {
         flow->staging = true;
         flow->staged_off = off;
     }

@@ -17,8 +17,7 @@
 
 struct mc_te;
 
-#define FLOW_SMALL  (16u << 10)
-#define FLOW_GATHER (64u << 10)
+#define FLOW_SMALL (16u << 10)
 
 struct run {
     uint8_t *ptr;
@@ -32,7 +31,7 @@ struct flow {
     uint32_t count, at;
     uint64_t at_off; /* payload offset of runs[at] */
     uint64_t bytes;
-    uint8_t *buffer;     /* PIECE_MAX when receiving, FLOW_GATHER when sending; made when needed */
+    uint8_t *buffer;     /* room for any piece of this payload; made when needed */
     uint64_t staged_off; /* where in the payload the buffered part of the piece begins */
     bool staging;        /* the piece under way goes to the buffer */
     bool started;        /* a piece was given out */
