@@ -254,6 +254,7 @@ struct ledger cluster_ledger(struct server *node)
     uint64_t quiet_since = 0, start = now_ns();
     const char *text;
 
+    assert_true(node->pid > 0); /* 0 would be our own group */
     for (;;) {
         assert_int_equal(kill(node->pid, SIGUSR1), 0);
         text = read_line(node, "ledger", 5000);

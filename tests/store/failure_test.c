@@ -29,11 +29,14 @@ struct object {
 };
 static struct object objects[OBJECTS];
 
-static enum mc_status put_at(struct mc_store *by, uint64_t number, uint64_t size, struct mc_store_result *result)
+/* `node`: name of a preferred one, or NULL. */
+static enum mc_status put_near(
+    struct mc_store *by, uint64_t number, uint64_t size, const char *node, struct mc_store_result *result)
 {
     uint8_t *data = malloc(size);
     struct mc_span span = {data, size};
-    struct mc_store_op op = {.opcode = MC_PUT, .key = block(number), .spans = &span, .nspans = 1};
+    struct mc_object_meta meta = {.node = node};
+    struct mc_store_op op = {.opcode = MC_PUT, .key = block(number), .spans = &span, .nspans = 1, .meta = &meta};
 
     fill(data, size, number);
     assert_int_equal(mc_store_sync(by, &op, 1, MS), MC_OK);
@@ -41,6 +44,11 @@ static enum mc_status put_at(struct mc_store *by, uint64_t number, uint64_t size
     if (result)
         *result = op.result;
     return op.result.status;
+}
+
+static enum mc_status put_at(struct mc_store *by, uint64_t number, uint64_t size, struct mc_store_result *result)
+{
+    return put_near(by, number, size, NULL, result);
 }
 
 /* Right bytes, or a failure; never anything else. */
@@ -61,8 +69,10 @@ static void put_objects(uint64_t first)
 {
     for (uint64_t i = 0; i < OBJECTS; i++) {
         struct mc_store_result result;
+        char node[16];
 
-        assert_int_equal(put_at(store, first + i, SIZE, &result), MC_OK);
+        snprintf(node, sizeof(node), "node%u", (unsigned)(i % cluster.nodes));
+        assert_int_equal(put_near(store, first + i, SIZE, node, &result), MC_OK);
         objects[i].number = first + i;
         memcpy(objects[i].node, result.node, 16);
     }
@@ -236,8 +246,9 @@ static void node_killed_and_restarted(void **state)
 {
     uint8_t uuid[16], again[16];
 
-    put_objects(3000);
     uuid_of(1, uuid);
+    until_used_again(600000, uuid);
+    put_objects(3000);
     others_go_on_without(SIGKILL);
     cluster_node_start(&cluster, 1, NULL);
     uint64_t used_ms = until_used_again(4000000, uuid);

@@ -1,6 +1,6 @@
 /* flip_test.c - goal: no flipped bit ever becomes wrong bytes of a get.
  * Method: master, two nodes and a client in this process, so that the nodes' memory can be reached; 10,000 random flips each in
- * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`) and with two
+ * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`), 2,000 each with two
  * (the other one is read); then 10,000 reads over a wire that flips bits. The seed is printed. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -124,7 +124,7 @@ static struct mc_store_result get_checked(struct mc_store *store, uint64_t numbe
     return op.result;
 }
 
-static void flip(struct mc_store *store, enum part part, uint32_t copies, uint64_t first)
+static void flip(struct mc_store *store, enum part part, uint32_t copies, int flips, uint64_t first)
 {
     struct mc_store_stats before, after;
     uint64_t hits = 0, misses = 0;
@@ -132,7 +132,7 @@ static void flip(struct mc_store *store, enum part part, uint32_t copies, uint64
     for (uint64_t i = 0; i < OBJECTS; i++)
         put_copies(store, first + i, LEN, copies);
     mc_store_stats(store, &before);
-    for (int i = 0; i < FLIPS; i++) {
+    for (int i = 0; i < flips; i++) {
         uint64_t number = first + rng_below(&rng, OBJECTS);
         struct mc_location rows[4];
         struct mc_key key = block(number);
@@ -175,23 +175,23 @@ static void flip(struct mc_store *store, enum part part, uint32_t copies, uint64
     }
 }
 
-static void flips_with_copies(uint32_t copies)
+static void flips_with_copies(uint32_t copies, int flips)
 {
     struct mc_store *store = open_client(transport, NULL);
 
     for (enum part part = HEADER; part <= PAYLOAD; part++)
-        flip(store, part, copies, 10000 + 1000 * part + 100000 * copies);
+        flip(store, part, copies, flips, 10000 + 1000 * part + 100000 * copies);
     mc_store_close(store);
 }
 
 static void flips_of_a_single_copy_are_misses(void **state)
 {
-    flips_with_copies(1);
+    flips_with_copies(1, FLIPS);
 }
 
 static void flips_of_one_of_two_are_hits(void **state)
 {
-    flips_with_copies(2);
+    flips_with_copies(2, FLIPS / 5);
 }
 
 /* A node whose answers are damaged on the wire: seven of ten pieces have a bit flipped. Most reads succeed all the same, because
