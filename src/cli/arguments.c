@@ -29,19 +29,11 @@ void arguments_add(struct arguments *args, const char *name, const char *value)
     args->argv[args->count++] = text;
 }
 
-static bool sections_have(unsigned sections, const struct opt_row *row)
-{
-    for (const struct settings_rows *part = settings_table; part->rows; part++)
-        if (part->section & sections && row >= part->rows && row < part->rows + part->count)
-            return true;
-    return false;
-}
-
 static void forward(void *arg, const struct opt_value *value)
 {
     struct arguments *args = arg;
 
-    if (value->origin != OPT_FROM_DEFAULT && value->value && sections_have(args->sections, value->row))
+    if (value->origin != OPT_FROM_DEFAULT && value->value && settings_has(args->sections, value->row))
         arguments_add(args, value->row->name, value->value);
 }
 

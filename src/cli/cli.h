@@ -53,6 +53,9 @@ const char *cli_command_nearest(const char *name); /* NULL: nothing is near */
 /* "mooncake kv: no key x" on standard error; returns `code`. */
 int cli_fail(const struct cli *cli, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Values that the option table cannot judge; CLI_OK, or CLI_USAGE and the reason on standard error. */
+int cli_check_settings(const struct cli *cli);
+
 int cmd_master(struct cli *cli);
 int cmd_node(struct cli *cli);
 int cmd_worker(struct cli *cli);

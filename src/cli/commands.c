@@ -28,7 +28,7 @@ const struct cli_command cli_commands[] = {
         SET_LOG | SET_NET | SET_MASTER_AT | SET_TOOL | SET_TIMEOUT | SET_KV, cmd_kv,
         "  mooncake kv put NAME [FILE]     store a file, or standard input\n"
         "  mooncake kv get NAME [FILE]     bring it back, to standard output without FILE\n"
-        "  mooncake kv ls [PREFIX]         keys, sizes and owners\n"
+        "  mooncake kv ls [PREFIX]         keys, sizes and owners; keys as the other verbs take them\n"
         "  mooncake kv where KEY           where it lies; a block by its 32 hex digits\n"
         "  mooncake kv prefix ID,ID,...    how many of these block ids are readable from the first on\n"
         "  mooncake kv rm NAME             remove it\n"

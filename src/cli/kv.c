@@ -1,6 +1,6 @@
 /* kv.c - mooncake kv: the Store from the shell. One row of `verbs` each.
  *
- * Keys are names, except where 32 hex digits name a block (get, where, rm with a prefix "block:", prefix). */
+ * Keys are names; "block:" and 32 hex digits is a block. `prefix` takes the digits alone. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,10 @@
 #include "base/options.h"
 #include "cli/cli.h"
 #include "mooncake/store.h"
+#include "store/key.h"
 
 #define BLOCK_PREFIX   "block:"
+#define NAME_PREFIX    "name:"
 #define PREFIX_IDS_MAX 65536
 
 struct kv {
@@ -24,6 +26,7 @@ struct kv {
     struct mc_store *store;
     uint32_t timeout_ms;
     bool json;
+    char name[MC_NAME_MAX]; /* of the key, unescaped */
 };
 
 /* ---- helpers ---- */
@@ -48,16 +51,19 @@ static bool parse_id(const char *text, size_t len, uint8_t id[16])
     return true;
 }
 
-/* "block:HEX" is a block, everything else a name. */
-static int make_key(const struct kv *kv, const char *text, struct mc_key *key)
+/* "block:HEX" and "name:ESCAPED" as `ls` prints them, with @group:shard/shards where there are any; everything else is a name
+ * as it stands. */
+static int make_key(struct kv *kv, const char *text, struct mc_key *key)
 {
+    bool block = strncmp(text, BLOCK_PREFIX, strlen(BLOCK_PREFIX)) == 0;
     size_t len = strlen(text);
-    uint8_t id[16];
+    struct store_key parsed;
+    const char *why;
 
-    if (strncmp(text, BLOCK_PREFIX, strlen(BLOCK_PREFIX)) == 0) {
-        if (!parse_id(text + strlen(BLOCK_PREFIX), len - strlen(BLOCK_PREFIX), id))
-            return cli_fail(kv->cli, CLI_USAGE, "key %s: a block id has 32 hex digits", text);
-        mc_key_block(key, id);
+    if (block || strncmp(text, NAME_PREFIX, strlen(NAME_PREFIX)) == 0) {
+        if (store_key_parse(slice_str(block ? text + strlen(BLOCK_PREFIX) : text), &parsed, kv->name, &why) != MC_OK)
+            return cli_fail(kv->cli, CLI_USAGE, "key %s: %s", text, why);
+        *key = store_key_public(&parsed);
         return CLI_OK;
     }
     if (len == 0 || len > MC_NAME_MAX)
@@ -159,20 +165,19 @@ static int write_all(const struct kv *kv, const char *path, const void *data, si
     return code;
 }
 
-/* The whole object into fresh memory; its length is asked for first. */
+/* The whole object into fresh memory; its length is asked for first, in a way that promises nothing. */
 static int fetch(struct kv *kv, const char *text, struct mc_store_op *op, void **data)
 {
-    struct mc_store_op probe = {.opcode = MC_EXISTS, .key = op->key};
-    enum mc_status status = mc_store_sync(kv->store, &probe, 1, kv->timeout_ms);
+    struct mc_location at;
+    uint32_t n = 1;
+    enum mc_status status = mc_store_where(kv->store, &op->key, kv->timeout_ms, &at, &n);
 
-    if (status == MC_OK)
-        status = probe.result.status;
-    if (status != MC_OK)
-        return fail_status(kv, text, status);
-    *data = malloc(probe.result.length ? probe.result.length : 1);
+    if (status != MC_OK || n == 0)
+        return fail_status(kv, text, status != MC_OK ? status : MC_ENOENT);
+    *data = malloc(at.length ? at.length : 1);
     if (!*data)
-        return cli_fail(kv->cli, CLI_FAILED, "%s: no memory for %" PRIu64 " bytes", text, probe.result.length);
-    struct mc_span span = {*data, probe.result.length};
+        return cli_fail(kv->cli, CLI_FAILED, "%s: no memory for %" PRIu64 " bytes", text, at.length);
+    struct mc_span span = {*data, at.length};
     op->opcode = MC_GET;
     op->spans = &span;
     op->nspans = 1;
@@ -224,6 +229,25 @@ static int kv_rm(struct kv *kv, size_t count, const char *const *args)
 
 /* ---- ls, where, prefix ---- */
 
+/* "KEY BYTES NODE" of the Store, the key in the form that the other verbs take. */
+static int print_entry(const struct kv *kv, char *line)
+{
+    char *rest = NULL;
+    const char *key = strtok_r(line, " ", &rest), *bytes = strtok_r(NULL, " ", &rest),
+               *node = strtok_r(NULL, " ", &rest);
+    const char *prefix = key && strncmp(key, "name", 4) == 0 ? "" : BLOCK_PREFIX;
+    char text[KEY_TEXT_MAX + sizeof(BLOCK_PREFIX)];
+
+    if (!node)
+        return cli_fail(kv->cli, CLI_FAILED, "ls: the Store gave a line that is no entry");
+    snprintf(text, sizeof(text), "%s%s", prefix, key);
+    if (kv->json)
+        return print_json(
+            json_pack("{s:s, s:I, s:s}", "key", text, "bytes", (json_int_t)strtoull(bytes, NULL, 10), "node", node));
+    printf("%s %s %s\n", text, bytes, node);
+    return CLI_OK;
+}
+
 static int kv_ls(struct kv *kv, size_t count, const char *const *args)
 {
     char *text = malloc(1 << 20);
@@ -241,10 +265,8 @@ static int kv_ls(struct kv *kv, size_t count, const char *const *args)
                 *next++ = 0;
             else
                 next = line + strlen(line);
-            if (kv->json)
-                print_json(json_pack("{s:s}", "line", line));
-            else
-                puts(line);
+            if (print_entry(kv, line) != CLI_OK)
+                status = MC_EPROTO;
         }
     } while (status == MC_OK && cursor != 0);
     free(text);

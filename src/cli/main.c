@@ -73,7 +73,9 @@ static int run_command(const struct cli_command *command, const char *program, i
     snprintf(title, sizeof(title), "mc-%s", command->name);
     prctl(PR_SET_NAME, title); /* we start children through /proc/self/exe: ps would show "exe" */
     cli.arg_count = options_args(cli.options, &cli.args);
-    code = command->run(&cli);
+    code = cli_check_settings(&cli);
+    if (code == CLI_OK)
+        code = command->run(&cli);
     if (fflush(stdout) != 0 && code == CLI_OK)
         code = cli_fail(&cli, CLI_FAILED, "standard output: %m");
 undo_options:

@@ -203,6 +203,14 @@ const struct settings_rows settings_table[] = {
     {0, NULL, NULL, 0},
 };
 
+bool settings_has(unsigned sections, const struct opt_row *row)
+{
+    for (const struct settings_rows *part = settings_table; part->rows; part++)
+        if (part->section & sections && row >= part->rows && row < part->rows + part->count)
+            return true;
+    return false;
+}
+
 void settings_add(struct options *options, unsigned sections, struct settings *set)
 {
     for (const struct settings_rows *part = settings_table; part->rows; part++)

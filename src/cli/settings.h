@@ -122,6 +122,9 @@ extern const char *const settings_engine_names[];
 extern const char *const settings_role_names[];
 extern const char *const settings_op_names[];
 
+/* Does the row stand in one of the sections? */
+bool settings_has(unsigned sections, const struct opt_row *row);
+
 /* Add every section to `options`: those in `sections` fill `set`, the others are only known. `set` may be NULL. */
 void settings_add(struct options *options, unsigned sections, struct settings *set);
 

@@ -211,6 +211,19 @@ def test_unknown_option_names_the_nearest():
     assert run.returncode == 2 and "put" in run.stderr, run
 
 
+def test_misspelt_value_starts_nothing():
+    for option, nearest in [("--transport=tpc", "'tcp'"), ("--policy=globel", "'global'"), ("--evict=lrv", "'lru'"),
+                            ("--master-listen=127.0.0.1:99999", "65535"), ("--block-tokens=100", "power of two"),
+                            ("--chunk-tokens=100", "multiple of 64")]:
+        run = command("up", "--any-port", "--engine=synthetic", option)
+        assert run.returncode == 2 and nearest in run.stderr, (option, run)
+        assert len(run.stderr.splitlines()) == 1 and option.split("=")[0] in run.stderr, (option, run)
+    run = command("kv", "get", "x", "--master", "somewhere:else")
+    assert run.returncode == 2 and "--master" in run.stderr, run
+    run = command("node", env={"MOONCAKE_EVICT": "fifo"})
+    assert run.returncode == 2 and "MOONCAKE_EVICT" in run.stderr, run
+
+
 def test_config_and_environment():
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write("memory = 3G\nmaster = 10.0.0.1:7400\n")
@@ -257,7 +270,44 @@ def test_refusals_name_the_field():
         status, answer = service.post("/v1/chat/completions", {**body, "temperature": "warm"})
         assert status == 400 and "temperature" in json.dumps(answer), answer
         status, answer = service.post("/v1/chat/completions", {**body, "n": 2})
-        assert status == 400 and "n" in answer["error"]["message"], answer
+        assert status == 400 and answer["error"]["param"] == "n", answer
+        extras = {"user": "u", "top_k": -1, "min_p": 0, "ignore_eos": False, "response_format": {"type": "text"}, "n": 1,
+                  "logprobs": False, "tools": [], "store": False, "service_tier": "auto", "min_tokens": 0, "guided_json": None}
+        status, answer = service.post("/v1/chat/completions", {**body, **extras})
+        assert status == 200, answer
+
+
+def test_bad_bodies_are_refused_and_nothing_breaks():
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    with Service(BINARY) as service:
+        def answer(request):
+            with socket.create_connection(("127.0.0.1", int(service.url.rsplit(":", 1)[1])), timeout=20) as connection:
+                try:
+                    connection.sendall(request)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # it was refused before all of it was sent
+                text = b""
+                try:
+                    while piece := connection.recv(1 << 16):
+                        text += piece
+                except ConnectionResetError:
+                    pass
+                return text
+
+        deep = b'{"model":' + b"[" * 100_000
+        for body in (b"", b"[]", b"{", b"\xff", deep, b'{"max_tokens":1e999}', b'{"model":"a","model":"b"}',
+                     b'{"model":"synthetic","messages":[{"role":"user","content":"a\\u0000b"}]}'):
+            text = answer(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert text.startswith(b"HTTP/1.1 400 ") and b'"error":{"message":"' in text, (body[:80], text)
+        assert answer(head + b"\r\n").startswith(b"HTTP/1.1 400 "), "a body without a length"
+        for length in (b"-1", b"1000000000000000000"):
+            text = answer(head + b"Content-Length: " + length + b"\r\n\r\n{}")
+            assert text.split()[1] in (b"400", b"413"), (length, text)
+        text = answer(head + b"Content-Length: 100000000\r\n\r\n" + b"x" * 100_000_000)
+        assert text == b"" or text.split()[1] == b"413", text
+        text = answer(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert text.startswith(b"HTTP/1.1 200 ") and text.endswith(b"\r\n\r\n"), text
+        assert service.chat("hi", 4)["choices"], "it no longer answers"
 
 
 # ---- tools ----
@@ -275,8 +325,11 @@ def test_kv():
         assert run.returncode == 0 and run.stdout == data, (run.returncode, len(run.stdout), run.stderr)
         run = service.run("kv", "where", "weights/a", "--json", *at)
         assert json.loads(run.stdout)["length"] == len(data), run
-        assert "weights/a" in service.run("kv", "ls", "weights/", *at).stdout
-        assert service.run("kv", "rm", "--force", "weights/a", *at).returncode == 0
+        listed = json.loads(service.run("kv", "ls", "weights/", "--json", *at).stdout)
+        assert listed["key"].endswith("weights/a") and listed["bytes"] == len(data), listed
+        assert service.run("kv", "get", listed["key"], *at, text=False).stdout == data, "the key as listed does not get it"
+        run = service.run("kv", "rm", "weights/a", *at)
+        assert run.returncode == 0, f"reading a key keeps it from being removed: {run}"
         assert service.run("kv", "get", "weights/a", *at).returncode == 3
     assert command("kv", "get", "x", "--master", "127.0.0.1:1", "--timeout-ms", "300").returncode == 4
 
@@ -300,6 +353,35 @@ def test_chat_top_doctor():
         assert "field" in report["fingerprint"]["text"], report["fingerprint"]
     run = command("doctor", "--url", "http://127.0.0.1:1", "--master", "127.0.0.1:1", "--timeout-ms", "300")
     assert run.returncode == 1 and "no conductor" in run.stdout and "no master" in run.stdout, run.stdout
+
+
+def test_doctor_names_the_broken_link():
+    with Service(BINARY) as service, socket.socket() as silent, tempfile.TemporaryDirectory() as folder:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        os.chmod(folder, 0o755)
+        options = {"--url": service.url, "--master": service.info["master"], "--engine": "synthetic", "--memory": "128M",
+                   "--timeout-ms": "500"}
+
+        def broken(link, **changes):
+            words = {**options, **{"--" + name.replace("_", "-"): value for name, value in changes.items()}}
+            run = service.run("doctor", "--json", *[word for pair in words.items() for word in pair])
+            links = {row["link"]: row for row in json.loads(run.stdout)["links"]}
+            assert run.returncode == 1 and links[link]["state"] == "broken" and links[link]["fix"], links[link]
+            return links[link]["text"]
+
+        assert "model_hash" in broken("fingerprint", synthetic_seed="9")
+        assert f"pid {os.getpid()} " in broken("master", master=f"127.0.0.1:{port}")
+        assert f"pid {os.getpid()} " in broken("conductor", url=f"http://127.0.0.1:{port}")
+        assert "directory" in broken("run directory", run_dir=folder)
+        node = service.pids()["node"]
+        os.kill(node, signal.SIGSTOP)
+        try:
+            wait_for(lambda: '"unreachable"' in service.get("/v1/status")[1], 10, "the node is missed")
+            assert "unreachable" in broken("nodes")
+        finally:
+            os.kill(node, signal.SIGCONT)
 
 
 def test_calc():
