@@ -291,11 +291,12 @@ static void batch_release(struct mc_batch *batch)
     struct mc_te *te = batch->te;
 
     if (batch->done) {
-        te->completing = batch;
-        te->completing_freed = false;
+        te->completing++;
+        batch->in_done = true;
         batch->done(batch, (enum mc_status)atomic_load(&batch->status), batch->done_arg);
-        te->completing = NULL;
-        if (te->completing_freed) {
+        batch->in_done = false;
+        te->completing--;
+        if (batch->freed) {
             free(batch);
             return;
         }
@@ -638,7 +639,7 @@ void mc_batch_cancel(struct mc_batch *batch)
         word_wait(&batch->finished, DEADLINE_NONE);
         return;
     }
-    if (te->completing == batch)
+    if (batch->in_done)
         return;
     batch_cancel_on_loop(te->loop, batch);
     if (mc_batch_poll(batch) == MC_PENDING) {
@@ -655,8 +656,8 @@ void mc_batch_free(struct mc_batch *batch)
 {
     if (!batch)
         return;
-    if (loop_in_thread(batch->te->loop) && batch->te->completing == batch) {
-        batch->te->completing_freed = true;
+    if (loop_in_thread(batch->te->loop) && batch->in_done) {
+        batch->freed = true;
         return;
     }
     mc_batch_cancel(batch);

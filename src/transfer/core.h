@@ -149,8 +149,9 @@ struct mc_batch {
     uint64_t deadline_ns;
     mc_done_fn *done;
     void *done_arg;
-    struct list link;  /* te->incoming, then peer->batches */
-    struct list xfers; /* in order of ops */
+    bool in_done, freed; /* its `done` runs; and has freed it */
+    struct list link;    /* te->incoming, then peer->batches */
+    struct list xfers;   /* in order of ops */
     struct loop_timer timer;
     enum mc_status first;      /* first failure */
     enum mc_status ending;     /* not MC_PENDING: failed or cancelled, waiting for fences */
@@ -299,8 +300,7 @@ struct mc_te {
     struct loop_gap gap;
     struct shm *shm; /* NULL: no shared memory asked for */
 
-    struct mc_batch *completing; /* whose `done` runs now */
-    bool completing_freed;
+    unsigned completing; /* `done` callbacks on the stack: one that closes a peer has others run inside */
 };
 
 /* Ends of a connection in messages: hello of this engine. */

@@ -242,6 +242,44 @@ static void done_frees(struct mc_batch *batch, enum mc_status status, void *arg)
     mc_batch_free(batch);
 }
 
+struct closing {
+    struct mc_peer *peer;
+    struct seen seen;
+};
+
+static void done_closes(struct mc_batch *batch, enum mc_status status, void *arg)
+{
+    struct closing *closing = arg;
+
+    mc_peer_close(closing->peer); /* the other batches of this peer complete in here */
+    mc_batch_free(batch);
+    atomic_fetch_add(&closing->seen.calls, 1);
+}
+
+static void close_in_callback(void **state)
+{
+    enum { LEN = 32 * MIB };
+    struct mc_region_key key, here_key;
+    uint8_t *there = memory(pair.there, LEN, &key), *here = memory(pair.here, LEN, &here_key);
+    struct mc_op large = op_of(MC_READ, here, LEN, &key, 0), wrong = op_of(MC_READ, here, 64, &key, LEN);
+    uint64_t until = deadline_after_ms(now_ns(), 5000);
+    struct mc_batch *other, *batch;
+    struct closing closing = {0};
+    struct seen seen = {0};
+
+    assert_int_equal(mc_peer_open(pair.here, mc_te_address(pair.there), NULL, &closing.peer), MC_OK);
+    assert_int_equal(mc_transfer_submit(closing.peer, &large, 1, 5000, on_done, &seen, &other), MC_OK);
+    assert_int_equal(mc_transfer_submit(closing.peer, &wrong, 1, 5000, done_closes, &closing, &batch), MC_OK);
+    assert_in_range(-mc_batch_wait(other, UINT32_MAX), 0, -MC_ECLOSED); /* done already, or closed */
+    while (atomic_load(&closing.seen.calls) == 0 && now_ns() < until)
+        usleep(1000);
+    assert_int_equal(atomic_load(&closing.seen.calls), 1);
+    assert_int_equal(atomic_load(&seen.calls), 1);
+    mc_batch_free(other);
+    memory_free(pair.there, there, LEN, &key);
+    memory_free(pair.here, here, LEN, &here_key);
+}
+
 static void callbacks(void **state)
 {
     struct mc_region_key key, here_key;
@@ -362,6 +400,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(batches),
         cmocka_unit_test(refusals),
         cmocka_unit_test(callbacks),
+        cmocka_unit_test(close_in_callback),
         cmocka_unit_test(cancels),
         cmocka_unit_test(paths_and_stats),
         cmocka_unit_test(many_threads),
