@@ -64,6 +64,17 @@ struct wmsg_speed pace_speed(const struct worker *worker)
 
 enum { CALIBRATE_TOKENS = 192, CALIBRATE_STEPS = 4, CALIBRATE_MS_MAX = 600 };
 
+/* Half of the threads that are ours: workers of a host start together, and whoever started them is busy too. Spinning threads
+ * that wait for a core would take seconds. The real speed is learned from the first prompts. */
+static struct pace calibrate_begin(struct worker *worker)
+{
+    struct pace clock = pace_begin(worker);
+
+    worker->threads = clock.share / 2 ? clock.share / 2 : 1;
+    mc_engine_set_threads(worker->engine, worker->threads);
+    return clock;
+}
+
 /* The first step of all is one token, to see whether we are alone on the cores before anything long is computed. */
 static void calibrate_alone(struct worker *worker, uint32_t seq, const uint32_t *tokens)
 {
@@ -79,7 +90,7 @@ static bool calibrate_prefill(struct worker *worker, uint32_t seq, const uint32_
 {
     struct mc_prefill prefill = {.seq = seq, .end = end, .tokens = tokens, .tokens_max = CALIBRATE_TOKENS};
     uint32_t before = mc_engine_seq_length(worker->engine, seq), n;
-    struct pace clock = pace_begin(worker);
+    struct pace clock = calibrate_begin(worker);
 
     if (mc_engine_prefill(worker->engine, &prefill, NULL) != MC_OK)
         return false;
@@ -92,7 +103,7 @@ static bool calibrate_decode(struct worker *worker, uint32_t seq, uint32_t token
 {
     struct mc_decode_slot slot = {.seq = seq, .token = token};
     uint32_t length = mc_engine_seq_length(worker->engine, seq);
-    struct pace clock = pace_begin(worker);
+    struct pace clock = calibrate_begin(worker);
 
     if (length == 0 || mc_engine_decode(worker->engine, &slot, 1) != MC_OK || slot.status != MC_OK)
         return false;
@@ -100,8 +111,8 @@ static bool calibrate_decode(struct worker *worker, uint32_t seq, uint32_t token
     return true;
 }
 
-/* Two prefill lengths and a few decode steps, not longer than CALIBRATE_MS_MAX on a busy machine; what a real prompt costs is
- * learned as they come. */
+/* Two prefill lengths and a few decode steps. None is begun that is not likely to end within CALIBRATE_MS_MAX; what a real
+ * prompt costs is learned as they come. */
 void pace_calibrate(struct worker *worker)
 {
     uint32_t tokens[CALIBRATE_TOKENS], seq, max = worker->info->sequence_tokens_max;
@@ -119,7 +130,9 @@ void pace_calibrate(struct worker *worker)
     for (int i = 0; going && i < CALIBRATE_STEPS && (i == 0 || now_ns() < until); i++)
         going = calibrate_decode(worker, seq, tokens[i]);
     mc_engine_seq_free(worker->engine, seq);
-    if (going && now_ns() < until && mc_engine_seq_create(worker->engine, &seq) == MC_OK) {
+    speed = pace_speed(worker);
+    if (going && now_ns() + (uint64_t)(wmsg_prefill_s(&speed, CALIBRATE_TOKENS, 0) * NS_PER_S) < until &&
+        mc_engine_seq_create(worker->engine, &seq) == MC_OK) {
         calibrate_prefill(worker, seq, tokens, CALIBRATE_TOKENS);
         mc_engine_seq_free(worker->engine, seq);
     }
