@@ -28,7 +28,7 @@ struct store_read {
     uint32_t segment;
     uint64_t offset, len;
     void *dst;
-    uint32_t crc;         /* out */
+    uint32_t crc; /* out */
 };
 
 /* A piece of a pull into the node's own memory: `len` bytes at `offset` of the peer's region to `dst`. */
@@ -36,7 +36,7 @@ struct store_pull {
     const uint8_t *region; /* STORE_REGION_KEY bytes */
     uint64_t offset, len;
     void *dst;
-    uint32_t crc;          /* out: of what was stored */
+    uint32_t crc; /* out: of what was stored */
 };
 
 struct store_port {

@@ -21,13 +21,13 @@
 #include "store/key.h"
 
 enum {
-    STORE_INLINE_MAX = 64 << 10,   /* payload of a put that travels in the message itself */
-    STORE_SPANS_MAX = 64,          /* source pieces of one put that is pulled */
-    STORE_KEYS_MAX = 16384,        /* keys in one lookup, ids in one prefix query */
-    STORE_RECORDS_MAX = 65536,     /* records in one other list */
-    STORE_SEGMENTS_MAX = 4096,     /* segments of one node */
-    STORE_NODES_MAX = 1024,        /* nodes of one cluster */
-    STORE_PART_WRITE_MAX = 4 << 20,/* bytes of one part write message */
+    STORE_INLINE_MAX = 64 << 10,    /* payload of a put that travels in the message itself */
+    STORE_SPANS_MAX = 64,           /* source pieces of one put that is pulled */
+    STORE_KEYS_MAX = 16384,         /* keys in one lookup, ids in one prefix query */
+    STORE_RECORDS_MAX = 65536,      /* records in one other list */
+    STORE_SEGMENTS_MAX = 4096,      /* segments of one node */
+    STORE_NODES_MAX = 1024,         /* nodes of one cluster */
+    STORE_PART_WRITE_MAX = 4 << 20, /* bytes of one part write message */
     STORE_REGION_KEY = 64,
 };
 
@@ -36,37 +36,43 @@ enum {
 /* Where one copy of an object lies, in answers of the master. 48 bytes packed. */
 enum { STORE_LOC_SIZE = 48 };
 struct store_loc {
-    uint32_t key;        /* index into the keys of the query */
-    uint16_t node;       /* index into the node rows of the answer */
-    uint8_t tier;        /* 0 DRAM */
-    uint8_t flags;       /* 0 */
+    uint32_t key;  /* index into the keys of the query */
+    uint16_t node; /* index into the node rows of the answer */
+    uint8_t tier;  /* 0 DRAM */
+    uint8_t flags; /* 0 */
     uint32_t segment;
-    uint32_t head;       /* bytes of header and chunk table at `offset`; the payload follows */
+    uint32_t head; /* bytes of header and chunk table at `offset`; the payload follows */
     uint64_t offset;
-    uint64_t length;     /* of the payload */
+    uint64_t length; /* of the payload */
     uint64_t generation;
-    uint64_t version;    /* named keys */
+    uint64_t version; /* named keys */
 };
 void store_loc_put(struct buf *list, const struct store_loc *loc);
 struct store_loc store_loc_at(struct slice list, uint32_t index);
-static inline uint32_t store_loc_count(struct slice list) { return (uint32_t)(list.len / STORE_LOC_SIZE); }
+static inline uint32_t store_loc_count(struct slice list)
+{
+    return (uint32_t)(list.len / STORE_LOC_SIZE);
+}
 
 /* A node named in an answer. 28 bytes packed. */
 enum { STORE_ROW_SIZE = 28 };
 struct store_row {
     uint8_t uuid[16];
     uint32_t epoch;
-    uint32_t state;      /* enum store_node_state */
-    uint32_t lead;       /* prefix: how many blocks from the first on it holds without a hole */
+    uint32_t state; /* enum store_node_state */
+    uint32_t lead;  /* prefix: how many blocks from the first on it holds without a hole */
 };
 void store_row_put(struct buf *list, const struct store_row *row);
 struct store_row store_row_at(struct slice list, uint32_t index);
-static inline uint32_t store_row_count(struct slice list) { return (uint32_t)(list.len / STORE_ROW_SIZE); }
+static inline uint32_t store_row_count(struct slice list)
+{
+    return (uint32_t)(list.len / STORE_ROW_SIZE);
+}
 
 /* What a node tells the master of one object: in commits and inventories. Walked with a cursor. */
 enum store_entry_flags {
-    STORE_REPLACE = 1,  /* upsert: the version before it dies */
-    STORE_REPLICA = 2,  /* a further copy of version `version` (named) */
+    STORE_REPLACE = 1, /* upsert: the version before it dies */
+    STORE_REPLICA = 2, /* a further copy of version `version` (named) */
     STORE_SOFT_PIN = 4,
     STORE_DECODE = 8,
 };
@@ -88,11 +94,20 @@ struct store_verdict {
 };
 void store_verdict_put(struct buf *list, const struct store_verdict *verdict);
 struct store_verdict store_verdict_at(struct slice list, uint32_t index);
-static inline uint32_t store_verdict_count(struct slice list) { return (uint32_t)(list.len / STORE_VERDICT_SIZE); }
+static inline uint32_t store_verdict_count(struct slice list)
+{
+    return (uint32_t)(list.len / STORE_VERDICT_SIZE);
+}
 
 /* Lists of plain numbers and of keys. */
-static inline uint32_t store_u64_count(struct slice list) { return (uint32_t)(list.len / 8); }
-static inline uint64_t store_u64_at(struct slice list, uint32_t index) { return le64_get(list.ptr + 8 * (size_t)index); }
+static inline uint32_t store_u64_count(struct slice list)
+{
+    return (uint32_t)(list.len / 8);
+}
+static inline uint64_t store_u64_at(struct slice list, uint32_t index)
+{
+    return le64_get(list.ptr + 8 * (size_t)index);
+}
 /* Keys are packed as key.h says (store_key_put). False at the end. */
 bool store_key_next(struct cur *list, uint32_t ns, struct store_key *key);
 
@@ -100,17 +115,17 @@ bool store_key_next(struct cur *list, uint32_t ns, struct store_key *key);
 enum store_ledger_row {
     LEDGER_ACCEPTED,
     LEDGER_PRESENT,
-    LEDGER_IN_FLIGHT,         /* allocated, not yet committed (or known to be unindexed) */
+    LEDGER_IN_FLIGHT, /* allocated, not yet committed (or known to be unindexed) */
     LEDGER_REMOVED,
-    LEDGER_REPLACED,          /* upsert, or a newer version was found at a rebuild */
+    LEDGER_REPLACED, /* upsert, or a newer version was found at a rebuild */
     LEDGER_EVICTED_SPACE,
     LEDGER_EVICTED_WATERMARK,
-    LEDGER_ABORTED_WRITER,    /* its connection went, or its source did */
-    LEDGER_ABORTED_IDLE,      /* parts: 10 s without a write */
-    LEDGER_ABORTED_LOST,      /* named: another put was first */
-    LEDGER_ABORTED_MASTER,    /* named: no verdict */
+    LEDGER_ABORTED_WRITER, /* its connection went, or its source did */
+    LEDGER_ABORTED_IDLE,   /* parts: 10 s without a write */
+    LEDGER_ABORTED_LOST,   /* named: another put was first */
+    LEDGER_ABORTED_MASTER, /* named: no verdict */
     LEDGER_ABORTED_DEADLINE,
-    LEDGER_ABORTED_CALLER,    /* part abort, bad request */
+    LEDGER_ABORTED_CALLER, /* part abort, bad request */
     LEDGER_ROWS
 };
 struct store_count {
@@ -129,8 +144,8 @@ enum store_node_state { NODE_UP, NODE_SUSPECT, NODE_UNREACHABLE, NODE_DRAINING }
 struct store_member {
     uint8_t uuid[16];
     uint32_t epoch;
-    uint8_t state;        /* enum store_node_state */
-    bool ephemeral;       /* embedded: its UUID will not come back */
+    uint8_t state;  /* enum store_node_state */
+    bool ephemeral; /* embedded: its UUID will not come back */
     char name[64];
     char address[128];
     char host_id[65];
@@ -148,7 +163,10 @@ struct store_segment {
 enum { STORE_SEGMENT_SIZE = 4 + 8 + STORE_REGION_KEY };
 void store_segment_put(struct buf *list, const struct store_segment *segment);
 struct store_segment store_segment_at(struct slice list, uint32_t index);
-static inline uint32_t store_segment_count(struct slice list) { return (uint32_t)(list.len / STORE_SEGMENT_SIZE); }
+static inline uint32_t store_segment_count(struct slice list)
+{
+    return (uint32_t)(list.len / STORE_SEGMENT_SIZE);
+}
 
 /* Source pieces of a put: region key, offset in it, length. They lie one after the other in the object. */
 struct store_span {
@@ -158,7 +176,10 @@ struct store_span {
 enum { STORE_SPAN_SIZE = STORE_REGION_KEY + 16 };
 void store_span_put(struct buf *list, const struct store_span *span);
 struct store_span store_span_at(struct slice list, uint32_t index);
-static inline uint32_t store_span_count(struct slice list) { return (uint32_t)(list.len / STORE_SPAN_SIZE); }
+static inline uint32_t store_span_count(struct slice list)
+{
+    return (uint32_t)(list.len / STORE_SPAN_SIZE);
+}
 
 /* ---- messages --------------------------------------------------------------------------------------------------- */
 
@@ -176,7 +197,7 @@ struct store_put {
     struct store_key key;
     struct store_meta meta;
     uint64_t length;
-    uint32_t flags;      /* STORE_REPLACE, STORE_REPLICA (of `version`) */
+    uint32_t flags; /* STORE_REPLACE, STORE_REPLICA (of `version`) */
     uint64_t version;
     struct slice data;
     struct slice spans;
@@ -185,7 +206,7 @@ struct store_put {
 struct store_put_reply {
     bool existed, unindexed;
     uint64_t version;
-    uint64_t part;       /* names the part for the messages that follow on this connection */
+    uint64_t part; /* names the part for the messages that follow on this connection */
     struct store_loc loc;
     bool has_loc;
 };
@@ -195,19 +216,19 @@ struct store_part { /* PART_WRITE, PART_COMMIT, PART_ABORT */
     struct slice data;
     struct slice spans;
 };
-struct store_pin { /* NODE_PIN; NODE_UNPIN has only the token. Reply has no body: all of them or none */
-    uint64_t token;      /* chosen by the client, unique on its connection; the same again renews */
+struct store_pin {  /* NODE_PIN; NODE_UNPIN has only the token. Reply has no body: all of them or none */
+    uint64_t token; /* chosen by the client, unique on its connection; the same again renews */
     uint32_t pin_ms;
     struct slice generations;
 };
 
-struct store_register { /* node -> master, first on its control connection */
+struct store_register {       /* node -> master, first on its control connection */
     struct store_member self; /* state is ignored */
-    uint64_t term_max;   /* highest master term it has seen */
+    uint64_t term_max;        /* highest master term it has seen */
 };
 struct store_welcome { /* its reply: inventory follows, then commits */
     uint64_t term;
-    uint64_t instance;   /* random per start of the master */
+    uint64_t instance; /* random per start of the master */
     uint32_t forget_ms;
 };
 struct store_beat { /* node -> master, every 200 ms on its own connection, no reply */
@@ -217,16 +238,17 @@ struct store_beat { /* node -> master, every 200 ms on its own connection, no re
     uint64_t capacity, used, objects, puts, evictions, hits, pinned, unindexed;
     struct store_ledger ledger;
 };
-struct store_commit { /* node -> master: NODE_COMMIT, NODE_INVENTORY. Reply of a commit: verdicts; of an inventory: none */
+struct
+    store_commit { /* node -> master: NODE_COMMIT, NODE_INVENTORY. Reply of a commit: verdicts; of an inventory: none */
     struct slice entries;
-    bool last;           /* inventory: that was everything */
+    bool last; /* inventory: that was everything */
 };
 struct store_gone { /* node -> master: these left by the node's own decision; no reply */
     struct slice generations;
 };
 struct store_drop { /* master -> node: free these. The reply, when their headers are dead, names them again */
     struct slice generations;
-    bool replaced;       /* else removed */
+    bool replaced; /* else removed */
 };
 struct store_promise { /* master -> node, no reply */
     uint32_t ms;
@@ -243,10 +265,10 @@ struct store_prefix { /* client -> master: MASTER_PREFIX */
     uint32_t ns;
     uint16_t group, shard, shards;
     uint32_t promise_ms;
-    bool no_locations;   /* count and node rows are enough */
-    struct slice ids;    /* 16 bytes each */
+    bool no_locations; /* count and node rows are enough */
+    struct slice ids;  /* 16 bytes each */
 };
-struct store_found { /* reply of both */
+struct store_found {     /* reply of both */
     uint32_t blocks;     /* prefix */
     uint64_t bytes;      /* prefix: of the parts asked for */
     bool rebuilding;     /* not every known node has reported yet */
@@ -260,8 +282,8 @@ struct store_remove { /* client -> master. Reply: no body; MC_ENOENT, MC_EPERM (
 };
 struct store_members { /* reply of MASTER_SUBSCRIBE, then notices */
     uint64_t term;
-    bool full;           /* else only those that changed */
-    struct slice list;   /* struct store_member */
+    bool full;              /* else only those that changed */
+    struct slice list;      /* struct store_member */
     struct slice forgotten; /* 16-byte UUIDs */
 };
 struct store_model { /* client -> master; reply: MC_EMISMATCH with the record that is there */
@@ -280,9 +302,9 @@ struct store_list { /* client -> master; reply: entries and the next cursor */
 struct store_msg {
     uint16_t type;
     bool reply;
-    enum mc_status status;  /* of a reply; with a failure the body is empty, except where said above */
-    uint64_t request;       /* 0: wants no reply */
-    uint32_t deadline_ms;   /* left; DEADLINE_MS_NONE */
+    enum mc_status status; /* of a reply; with a failure the body is empty, except where said above */
+    uint64_t request;      /* 0: wants no reply */
+    uint32_t deadline_ms;  /* left; DEADLINE_MS_NONE */
     uint8_t trace[TRACE_SIZE];
     union {
         struct slice segments; /* NODE_INFO: node -> client, when it connected: struct store_segment */

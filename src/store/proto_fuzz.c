@@ -6,9 +6,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static volatile uint64_t sink; /* what was walked is used */
+
 static void walk(const struct store_msg *msg)
 {
-    volatile uint64_t sink = 0;
     struct store_entry entry;
     struct store_member member;
     struct store_key key;

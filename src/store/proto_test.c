@@ -31,8 +31,19 @@ static struct store_key named(void)
 
 static struct store_member member(void)
 {
-    struct store_member m = {.epoch = 3, .state = NODE_SUSPECT, .ephemeral = true, .capacity = 1 << 30, .used = 5, .objects = 6,
-        .puts = 7, .evictions = 8, .hits = 9, .name = "node-a", .address = "127.0.0.1:7402", .host_id = "host", .zone = "z"};
+    struct store_member m = {.epoch = 3,
+        .state = NODE_SUSPECT,
+        .ephemeral = true,
+        .capacity = 1 << 30,
+        .used = 5,
+        .objects = 6,
+        .puts = 7,
+        .evictions = 8,
+        .hits = 9,
+        .name = "node-a",
+        .address = "127.0.0.1:7402",
+        .host_id = "host",
+        .zone = "z"};
 
     memset(m.uuid, 0x11, 16);
     return m;
@@ -44,10 +55,17 @@ struct lists {
 
 static void lists_make(struct lists *l)
 {
-    struct store_entry entry = {.key = named(), .generation = 1ull << 40 | 5, .version = 2ull << 32 | 9, .offset = 4096,
-        .length = 700, .segment = 1, .head = 192, .flags = STORE_REPLACE};
+    struct store_entry entry = {.key = named(),
+        .generation = 1ull << 40 | 5,
+        .version = 2ull << 32 | 9,
+        .offset = 4096,
+        .length = 700,
+        .segment = 1,
+        .head = 192,
+        .flags = STORE_REPLACE};
     struct store_row row = {.epoch = 3, .state = NODE_UP, .lead = 12};
-    struct store_loc loc = {.key = 3, .segment = 1, .head = 192, .offset = 64, .length = 700, .generation = 5, .version = 9};
+    struct store_loc loc = {
+        .key = 3, .segment = 1, .head = 192, .offset = 64, .length = 700, .generation = 5, .version = 9};
     struct store_member m = member();
     struct store_key key = block();
     struct store_span span = {.offset = 10, .length = 700};
@@ -86,15 +104,24 @@ enum { SAMPLES = 32 };
 
 static uint32_t samples_make(struct store_msg *s, struct lists *l)
 {
-    struct store_found found = {.blocks = 4, .bytes = 2800, .rebuilding = true, .rows = buf_slice(&l->rows),
-        .locs = buf_slice(&l->locs), .misses = slice_of("\0\2\1\0", 4)};
-    struct store_put_reply stored = {.existed = true, .version = 9, .part = 4, .has_loc = true, .loc = {.segment = 1, .head = 192}};
+    struct store_found found = {.blocks = 4,
+        .bytes = 2800,
+        .rebuilding = true,
+        .rows = buf_slice(&l->rows),
+        .locs = buf_slice(&l->locs),
+        .misses = slice_of("\0\2\1\0", 4)};
+    struct store_put_reply stored = {
+        .existed = true, .version = 9, .part = 4, .has_loc = true, .loc = {.segment = 1, .head = 192}};
     uint32_t n = 0;
 
-#define SAMPLE(t, r, ...) s[n++] = (struct store_msg){.type = MSG_##t, .reply = r, .request = n + 1, __VA_ARGS__}
+#define SAMPLE(t, r, ...) s[n++] = (struct store_msg){.type = MSG_##t, .reply = r, .request = 7, __VA_ARGS__}
     SAMPLE(NODE_INFO, false, .segments = buf_slice(&l->segments));
-    SAMPLE(NODE_PUT, false, .put = {.key = named(), .length = 700, .flags = STORE_REPLACE, .spans = buf_slice(&l->spans),
-        .meta = {.depth = 3, .tokens = 64, .geometry = 99, .planes = buf_slice(&l->numbers)}});
+    SAMPLE(NODE_PUT, false,
+        .put = {.key = named(),
+            .length = 700,
+            .flags = STORE_REPLACE,
+            .spans = buf_slice(&l->spans),
+            .meta = {.depth = 3, .tokens = 64, .geometry = 99, .planes = buf_slice(&l->numbers)}});
     SAMPLE(NODE_PUT, false, .put = {.key = block(), .length = 5, .data = slice_of("hello", 5)});
     SAMPLE(NODE_PUT, true, .put_reply = stored);
     SAMPLE(PART_BEGIN, false, .put = {.key = block(), .length = 700});
@@ -118,7 +145,8 @@ static uint32_t samples_make(struct store_msg *s, struct lists *l)
     SAMPLE(MASTER_SUBSCRIBE, true, .members = {.term = 13, .full = true, .list = buf_slice(&l->members)});
     SAMPLE(MASTER_MEMBERS, false, .members = {.term = 13, .forgotten = slice_of("0123456789abcdef", 16)});
     SAMPLE(MASTER_MODEL, true, .status = MC_EMISMATCH, .model = {slice_str("m"), slice_str("record")});
-    SAMPLE(MASTER_LIST, true, .list = {.ns = 7, .cursor = 5, .entries = buf_slice(&l->entries), .rows = buf_slice(&l->rows)});
+    SAMPLE(MASTER_LIST, true,
+        .list = {.ns = 7, .cursor = 5, .entries = buf_slice(&l->entries), .rows = buf_slice(&l->rows)});
 #undef SAMPLE
     assert_true(n <= SAMPLES);
     return n;
@@ -126,8 +154,11 @@ static uint32_t samples_make(struct store_msg *s, struct lists *l)
 
 static enum mc_status decode(const struct store_msg *like, struct slice body, struct store_msg *out, const char **bad)
 {
-    struct frame frame = {.type = like->type, .flags = like->reply ? FRAME_REPLY : 0, .status = like->status,
-        .request = like->request, .body = body};
+    struct frame frame = {.type = like->type,
+        .flags = like->reply ? FRAME_REPLY : 0,
+        .status = like->status,
+        .request = like->request,
+        .body = body};
 
     return store_msg_decode(&frame, out, bad);
 }

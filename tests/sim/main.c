@@ -94,7 +94,8 @@ static struct verdict run(uint64_t seed, enum bug bug, bool trace)
         world_step(world);
     if (world->failures == 0)
         checks_end(world);
-    v = (struct verdict){world->failures == 0, world->hash, world->events, world->faults, world->ops, world->hits, world->flips, ""};
+    v = (struct verdict){
+        world->failures == 0, world->hash, world->events, world->faults, world->ops, world->hits, world->flips, ""};
     memcpy(v.failure, world->failure, sizeof(v.failure));
     world_destroy(world);
     free(world);
@@ -131,7 +132,8 @@ int main(int argc, char **argv)
                 break;
         }
     }
-    printf("%llu seeds, %llu events, %llu faults, %llu operations, %llu hits, %.1f s, last hash %016llx, bug %s: %llu failed\n",
+    printf("%llu seeds, %llu events, %llu faults, %llu operations, %llu hits, %.1f s, last hash %016llx, bug %s: %llu "
+           "failed\n",
         (unsigned long long)o.count, (unsigned long long)events, (unsigned long long)faults, (unsigned long long)ops,
         (unsigned long long)hits, (double)(clock() - start) / CLOCKS_PER_SEC, (unsigned long long)v.hash,
         bug_names[o.bug], (unsigned long long)failed);

@@ -214,7 +214,8 @@ void link_reset(struct world *world, struct link *link)
 
 void link_add(struct world *world, struct proc *a, struct proc *b, uint32_t peer_a, uint32_t peer_b, bool wanted)
 {
-    world->links[world->links_n++] = (struct link){.a = a, .b = b, .peer_a = peer_a, .peer_b = peer_b, .wanted = wanted};
+    world->links[world->links_n++] =
+        (struct link){.a = a, .b = b, .peer_a = peer_a, .peer_b = peer_b, .wanted = wanted};
 }
 
 static void net_connect(void *ctx, uint32_t peer, const struct store_member *member)
@@ -259,10 +260,11 @@ static bool shared_memory(const struct copy *copy)
     return (copy->proc->number + copy->other->number) % 2 == 0;
 }
 
-static struct copy *copy_find(struct world *world, const void *arg)
+/* Events name copies by number: addresses come again. */
+static struct copy *copy_find(struct world *world, uint64_t id)
 {
-    list_for_each(it, &world->copies)
-        if (list_entry(it, struct copy, link) == arg)
+    list_for_each (it, &world->copies)
+        if (list_entry(it, struct copy, link)->id == id)
             return list_entry(it, struct copy, link);
     return NULL;
 }
@@ -275,10 +277,10 @@ static void copy_free(struct copy *copy)
 
 static void on_copied(struct world *world, struct event *event)
 {
-    struct copy *copy = copy_find(world, event->arg);
+    struct copy *copy = copy_find(world, event->number);
     struct proc *proc = event->proc;
 
-    if (!copy || copy->cookie != event->number)
+    if (!copy)
         return;
 
     uint64_t cookie = copy->cookie;
@@ -296,7 +298,7 @@ static void copy_done(struct world *world, struct copy *copy, enum mc_status sta
 {
     copy->status = status;
     copy->at = copy->count;
-    world_after(world, 1000 + rng_below(&world->rng, 100000), copy->proc, on_copied, copy, copy->cookie);
+    world_after(world, 1000 + rng_below(&world->rng, 100000), copy->proc, on_copied, NULL, copy->id);
 }
 
 static const struct region *region_find(struct world *world, const uint8_t *key)
@@ -305,6 +307,22 @@ static const struct region *region_find(struct world *world, const uint8_t *key)
     const struct region *region = &world->regions[id % REGIONS_MAX];
 
     return region->id == id ? region : NULL;
+}
+
+/* The next piece of a pull over the wire leaves its source: from now on it is on its way, whatever happens there. */
+static enum mc_status piece_sent(struct world *world, struct copy *copy)
+{
+    const struct store_pull *p = &copy->pulls[copy->at];
+    const struct region *region = region_find(world, p->region);
+    uint64_t left = p->len - copy->in;
+
+    if (!region || !region->proc->alive)
+        return MC_ENOENT;
+    if (p->offset + p->len > region->len)
+        return MC_EINVAL;
+    copy->air_len = left < PIECE ? left : PIECE;
+    memcpy(copy->air, region->addr + p->offset + copy->in, copy->air_len);
+    return MC_OK;
 }
 
 /* Copy the next piece. MC_OK, or why not. */
@@ -317,14 +335,12 @@ static enum mc_status copy_piece(struct world *world, struct copy *copy)
 
     if (copy->pulls) {
         struct store_pull *p = &copy->pulls[copy->at];
-        const struct region *region = region_find(world, p->region);
+        enum mc_status status = copy->air_len ? MC_OK : piece_sent(world, copy);
 
-        if (!region || !region->proc->alive)
-            return MC_ENOENT;
-        if (p->offset + p->len > region->len)
-            return MC_EINVAL;
+        if (status != MC_OK)
+            return status;
         left = p->len - copy->in;
-        src = region->addr + p->offset + copy->in;
+        src = copy->air;
         dst = (uint8_t *)p->dst + copy->in;
         crc = &p->crc;
     } else {
@@ -345,6 +361,7 @@ static enum mc_status copy_piece(struct world *world, struct copy *copy)
     if (len)
         memcpy(dst, src, len);
     *crc = crc32c(*crc, dst, len);
+    copy->air_len = 0;
     copy->in += len;
     if (len == left) {
         copy->at++;
@@ -357,10 +374,10 @@ static void copy_next(struct world *world, struct copy *copy, uint64_t delay);
 
 static void on_piece(struct world *world, struct event *event)
 {
-    struct copy *copy = copy_find(world, event->arg);
+    struct copy *copy = copy_find(world, event->number);
     enum mc_status status;
 
-    if (!copy || copy->cookie != event->number || copy->at == copy->count)
+    if (!copy || copy->at == copy->count)
         return;
     if (!shared_memory(copy)) { /* the other side's loop serves it, over the wire */
         if (copy->over->cut_until > world->now) {
@@ -372,20 +389,29 @@ static void on_piece(struct world *world, struct event *event)
             return;
         }
     }
+    if (copy->pulls && !shared_memory(copy) && copy->air_len == 0 && !copy->cancelled) {
+        status = piece_sent(world, copy);
+        if (status == MC_OK)
+            copy_next(world, copy, rng_below(&world->rng, rng_chance(&world->rng, 0.2) ? 40 * NS_PER_MS : 60000));
+        else
+            copy_done(world, copy, status);
+        return;
+    }
     status = copy_piece(world, copy);
-    if (status == MC_OK && copy->cancelled) {
-        /* the piece that was being copied when it was cancelled: the last one */
+    if (copy->cancelled) {
+        /* what was on its way or being copied when it was cancelled: the last piece */
         copy_done(world, copy, MC_ECANCELED);
     } else if (status != MC_OK || copy->at == copy->count) {
         copy_done(world, copy, status);
     } else {
-        copy_next(world, copy, rng_below(&world->rng, rng_chance(&world->rng, 0.1) ? 40 * NS_PER_MS : 60000));
+        copy_next(world, copy,
+            rng_below(&world->rng, rng_chance(&world->rng, copy->pulls ? 0.25 : 0.05) ? 40 * NS_PER_MS : 60000));
     }
 }
 
 static void copy_next(struct world *world, struct copy *copy, uint64_t delay)
 {
-    world_after(world, delay + copy->other->slow / 4, copy->proc, on_piece, copy, copy->cookie);
+    world_after(world, delay + copy->other->slow / 4, copy->proc, on_piece, NULL, copy->id);
 }
 
 static struct copy *copy_start(struct proc *proc, struct link *link, uint64_t cookie)
@@ -398,6 +424,7 @@ static struct copy *copy_start(struct proc *proc, struct link *link, uint64_t co
     copy->other = other_end(link, proc);
     copy->over = link;
     copy->cookie = cookie;
+    copy->id = ++proc->world->next_copy;
     list_push_back(&proc->world->copies, &copy->link);
     copy_next(proc->world, copy, latency(proc->world, proc));
     return copy;
@@ -406,7 +433,7 @@ static struct copy *copy_start(struct proc *proc, struct link *link, uint64_t co
 /* The connection is gone. A client's core withdraws its reads itself; a node waits for the end of its pulls. */
 static void copies_over_end(struct world *world, struct link *link)
 {
-    list_for_each_safe(it, tmp, &world->copies) {
+    list_for_each_safe (it, tmp, &world->copies) {
         struct copy *copy = list_entry(it, struct copy, link);
 
         if (copy->over != link || copy->at == copy->count)
@@ -437,7 +464,7 @@ static void net_read_cancel(void *ctx, uint64_t cookie)
 {
     struct proc *proc = ctx;
 
-    list_for_each_safe(it, tmp, &proc->world->copies) {
+    list_for_each_safe (it, tmp, &proc->world->copies) {
         struct copy *copy = list_entry(it, struct copy, link);
 
         if (copy->proc == proc && copy->cookie == cookie)
@@ -463,7 +490,7 @@ static void net_pull_cancel(void *ctx, uint64_t cookie)
 {
     struct proc *proc = ctx;
 
-    list_for_each(it, &proc->world->copies) {
+    list_for_each (it, &proc->world->copies) {
         struct copy *copy = list_entry(it, struct copy, link);
 
         if (copy->proc == proc && copy->cookie == cookie)
@@ -523,7 +550,7 @@ static uint32_t net_distance(void *ctx, const struct store_member *member)
 
 void net_proc_gone(struct world *world, struct proc *proc)
 {
-    list_for_each_safe(it, tmp, &world->copies) {
+    list_for_each_safe (it, tmp, &world->copies) {
         struct copy *copy = list_entry(it, struct copy, link);
 
         if (copy->proc == proc || (copy->other == proc && copy->reads))

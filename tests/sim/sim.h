@@ -44,13 +44,13 @@ struct world;
 struct proc {
     struct world *world;
     enum proc_kind kind;
-    uint32_t number;       /* index in world->procs */
+    uint32_t number; /* index in world->procs */
     bool alive;
-    uint32_t incarnation;  /* events of earlier ones are dropped */
+    uint32_t incarnation; /* events of earlier ones are dropped */
     uint64_t stopped_until;
-    uint64_t slow;         /* extra delay of everything it sends */
-    struct list backlog;   /* events that came while it was stopped */
-    uint64_t wake;         /* the tick that is in the queue */
+    uint64_t slow;       /* extra delay of everything it sends */
+    struct list backlog; /* events that came while it was stopped */
+    uint64_t wake;       /* the tick that is in the queue */
     struct index_core *index;
     struct node_core *node;
     struct client_core *client;
@@ -60,7 +60,7 @@ struct proc {
     uint64_t memory_size;
     uint64_t started;
     bool info[NODES_MAX + 1]; /* client: the node's segments are known */
-    uint32_t running;      /* client: operations under way */
+    uint32_t running;         /* client: operations under way */
 };
 
 enum link_state { LINK_DOWN, LINK_UP };
@@ -69,19 +69,19 @@ struct link {
     struct proc *a, *b;      /* a dials */
     uint32_t peer_a, peer_b; /* number of the other in the core of a, of b */
     enum link_state state;
-    bool wanted;             /* a client dials a node only when its core asks for it */
+    bool wanted; /* a client dials a node only when its core asks for it */
     bool dialing;
-    uint32_t life;           /* events of earlier connections are dropped */
-    uint64_t last[2];        /* delivery times: order is kept per direction */
+    uint32_t life;    /* events of earlier connections are dropped */
+    uint64_t last[2]; /* delivery times: order is kept per direction */
     uint64_t cut_until;
-    bool up_a, up_b;         /* has the core been told */
+    bool up_a, up_b; /* has the core been told */
 };
 
 struct event {
     struct list link;
     uint64_t at, seq;
     void (*run)(struct world *world, struct event *event);
-    struct proc *proc;       /* whom it happens to; held while that is stopped. May be NULL */
+    struct proc *proc; /* whom it happens to; held while that is stopped. May be NULL */
     uint32_t incarnation;
     struct link *over;
     uint32_t life;
@@ -99,13 +99,15 @@ struct copy {
     struct proc *proc, *other;
     struct link *over;
     uint32_t life, incarnation;
-    uint64_t cookie;
+    uint64_t id, cookie;
     struct store_read *reads;
     struct store_pull *pulls;
     uint32_t count, at;
     uint64_t in;
     bool cancelled;
     enum mc_status status;
+    uint64_t air_len; /* bytes of a piece on its way */
+    uint8_t air[1500];
 };
 
 struct region {
@@ -116,16 +118,16 @@ struct region {
 };
 
 struct value {
-    uint32_t key;      /* name index */
-    uint64_t version;  /* once known */
+    uint32_t key;     /* name index */
+    uint64_t version; /* once known */
 };
 
 struct name_state {
-    uint64_t required;  /* no get that started after this was set may see an older version */
-    uint32_t exempt;    /* counts: three things went wrong together; see docs/decisions/033 */
-    bool risky;         /* acknowledged while an owner may have been out of reach */
-    bool tainted;       /* since a master was lost while risky, until an upsert is acknowledged in calm */
-    bool open;          /* an operation ended without a known outcome: it may take effect or destroy */
+    uint64_t required; /* no get that started after this was set may see an older version */
+    uint32_t exempt;   /* counts: three things went wrong together; see docs/decisions/033 */
+    bool risky;        /* acknowledged while an owner may have been out of reach */
+    bool tainted;      /* since a master was lost while risky, until an upsert is acknowledged in calm */
+    bool open;         /* an operation ended without a known outcome: it may take effect or destroy */
     bool acked;
     uint32_t holder, holder_incarnation;
 };
@@ -150,10 +152,10 @@ struct world {
     uint32_t links_n;
     struct list copies;
     struct region regions[REGIONS_MAX];
-    uint64_t next_region;
-    uint64_t disturbed;  /* last time something was out of order */
+    uint64_t next_region, next_copy;
+    uint64_t disturbed; /* last time something was out of order */
     uint64_t term_kept;
-    bool ample;          /* memory for everything: nothing may be evicted */
+    bool ample; /* memory for everything: nothing may be evicted */
     bool may_flip;
     struct block_state blocks[BLOCKS];
     struct name_state names[NAMES];
@@ -168,8 +170,8 @@ struct world {
 void world_create(struct world *world, uint64_t seed, enum bug bug, bool trace);
 void world_destroy(struct world *world);
 void world_step(struct world *world);
-void world_after(struct world *world, uint64_t delay, struct proc *proc,
-    void (*run)(struct world *, struct event *), void *arg, uint64_t number);
+void world_after(struct world *world, uint64_t delay, struct proc *proc, void (*run)(struct world *, struct event *),
+    void *arg, uint64_t number);
 void world_fail(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void world_trace(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void world_mix(struct world *world, uint64_t value);

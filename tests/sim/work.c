@@ -152,7 +152,7 @@ static void op_source(struct op *op, uint32_t value)
 
     op->value = value;
     op->length = length_of(value);
-    if (rng_chance(&world->rng, 0.1)) /* too short for some: given up in the middle */
+    if (rng_chance(&world->rng, 0.25)) /* too short for some: given up in the middle */
         op->call.deadline_ns = world->now + (1 + rng_below(&world->rng, 15)) * NS_PER_MS;
     op->data = malloc(op->length);
     if (!op->data)
@@ -496,7 +496,8 @@ static void judge_final(struct world *world, struct op *op)
     if (world->flips == 0 && is_held && op->call.status != MC_OK)
         world_fail(world, "%s %u is held and cannot be read: %s, miss %d", op->named ? "name" : "block", op->key,
             mc_status_str(op->call.status), op->sop.result.miss);
-    if (world->flips == 0 && world->ample && acked && holder && world->procs[holder].incarnation == incarnation && !is_held)
+    if (world->flips == 0 && world->ample && acked && holder && world->procs[holder].incarnation == incarnation &&
+        !is_held)
         world_fail(world, "acknowledged %s %u is gone from a living node", op->named ? "name" : "block", op->key);
 }
 

@@ -87,8 +87,8 @@ static void event_free(struct event *event)
     free(event);
 }
 
-void world_after(struct world *world, uint64_t delay, struct proc *proc,
-    void (*run)(struct world *, struct event *), void *arg, uint64_t number)
+void world_after(struct world *world, uint64_t delay, struct proc *proc, void (*run)(struct world *, struct event *),
+    void *arg, uint64_t number)
 {
     struct event *event = calloc(1, sizeof(*event));
 
@@ -212,8 +212,8 @@ static void start_master(struct world *world, struct proc *proc, const struct st
 
     if (index_core_create(&limits, port, rng_u64(&world->rng), rng_u64(&world->rng), &proc->index) != MC_OK)
         abort();
-    index_core_set_bugs(proc->index,
-        (struct index_bugs){.keep_term = world->bug == BUG_TERM, .forget_stamp = world->bug == BUG_STAMP});
+    index_core_set_bugs(
+        proc->index, (struct index_bugs){.keep_term = world->bug == BUG_TERM, .forget_stamp = world->bug == BUG_STAMP});
 }
 
 static void start_node(struct world *world, struct proc *proc, const struct store_port *port)
@@ -244,7 +244,7 @@ static void start_node(struct world *world, struct proc *proc, const struct stor
 
 static void start_client(struct world *world, struct proc *proc, const struct store_port *port)
 {
-    struct client_limits limits = {.locations_max = 64, .nodes_max = 16, .inline_max = 600, .ns = 7};
+    struct client_limits limits = {.locations_max = 64, .nodes_max = 16, .inline_max = 200, .ns = 7};
 
     if (client_core_create(&limits, port, rng_u64(&world->rng), &proc->client) != MC_OK)
         abort();

@@ -125,8 +125,7 @@ static enum mc_status check(const struct client_core *core, const struct client_
     case CALL_WHERE: return store_key_from(core->limits.ns, &call->where.key, key);
     case CALL_VIEW: return store_key_from(core->limits.ns, &call->view.key, key);
     case CALL_PART_BEGIN: return store_key_from(core->limits.ns, &call->part.key, key);
-    case CALL_PREFIX:
-        return call->prefix.shards == 0 || call->prefix.shard < call->prefix.shards ? MC_OK : MC_EINVAL;
+    case CALL_PREFIX: return call->prefix.shards == 0 || call->prefix.shard < call->prefix.shards ? MC_OK : MC_EINVAL;
     case CALL_PIN: return call->pins.n >= 1 && call->pins.n <= STORE_KEYS_MAX ? MC_OK : MC_EINVAL;
     case CALL_PART_WRITE:
     case CALL_PART_COMMIT:
@@ -272,10 +271,8 @@ static void simple_run(struct client_core *core, uint64_t now, struct client_pri
         msg.model = (struct store_model){call->model.name, call->model.record};
     } else if (call->kind == CALL_LIST) {
         msg.type = MSG_MASTER_LIST;
-        msg.list = (struct store_list){.ns = core->limits.ns,
-            .prefix = call->list.prefix,
-            .cursor = call->list.cursor,
-            .max = call->list.max};
+        msg.list = (struct store_list){
+            .ns = core->limits.ns, .prefix = call->list.prefix, .cursor = call->list.cursor, .max = call->list.max};
     } else {
         msg.type = MSG_MASTER_REMOVE;
         msg.remove = (struct store_remove){p->key, call->op->force};
@@ -283,8 +280,8 @@ static void simple_run(struct client_core *core, uint64_t now, struct client_pri
     }
     p->stage = STAGE_ASK;
     status = client_master_up(core, now)
-        ? client_ask(core, now, STORE_PEER_MASTER, &p->request, &msg, call->deadline_ns, on_simple)
-        : MC_EPEERDOWN;
+                 ? client_ask(core, now, STORE_PEER_MASTER, &p->request, &msg, call->deadline_ns, on_simple)
+                 : MC_EPEERDOWN;
     if (status != MC_OK)
         client_end(core, p, status == MC_AGAIN ? MC_EBUSY : MC_EPEERDOWN);
 }

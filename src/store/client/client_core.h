@@ -21,27 +21,27 @@
 
 struct client_core;
 
-struct client_limits { /* 0: the default */
-    uint32_t locations_max;   /* 1,048,576 cached locations */
-    uint32_t nodes_max;       /* 1024 */
-    uint32_t suspect_ms;      /* 400: silence while waiting */
-    uint32_t trial_ms;        /* 100: one trial of a suspect per this long */
-    uint32_t lease_ms;        /* 5000: promise of exists and prefix */
-    uint32_t attempts_max;    /* 4 tries of one operation */
-    uint32_t inline_max;      /* STORE_INLINE_MAX, and at most that: bytes of a put that travel in its message */
+struct client_limits {      /* 0: the default */
+    uint32_t locations_max; /* 1,048,576 cached locations */
+    uint32_t nodes_max;     /* 1024 */
+    uint32_t suspect_ms;    /* 400: silence while waiting */
+    uint32_t trial_ms;      /* 100: one trial of a suspect per this long */
+    uint32_t lease_ms;      /* 5000: promise of exists and prefix */
+    uint32_t attempts_max;  /* 4 tries of one operation */
+    uint32_t inline_max;    /* STORE_INLINE_MAX, and at most that: bytes of a put that travel in its message */
     uint32_t ns;
 };
 
 struct client_bugs {
-    bool skip_generation;  /* reads are accepted without looking at generation and key */
-    bool skip_crc;         /* ... and without looking at checksums */
+    bool skip_generation; /* reads are accepted without looking at generation and key */
+    bool skip_crc;        /* ... and without looking at checksums */
 };
 
 enum client_call_kind {
-    CALL_OP = 1,     /* put, upsert, get, exists, remove: `op` */
+    CALL_OP = 1, /* put, upsert, get, exists, remove: `op` */
     CALL_PREFIX,
     CALL_WHERE,
-    CALL_PIN,        /* pins.keys -> pins.token */
+    CALL_PIN, /* pins.keys -> pins.token */
     CALL_VIEW,
     CALL_PART_BEGIN, /* part.key, length, meta -> part.handle */
     CALL_PART_WRITE,
@@ -112,8 +112,8 @@ struct client_call {
     struct list link;
 };
 
-enum mc_status client_core_create(const struct client_limits *limits, const struct store_port *port, uint64_t seed,
-    struct client_core **out);
+enum mc_status client_core_create(
+    const struct client_limits *limits, const struct store_port *port, uint64_t seed, struct client_core **out);
 void client_core_destroy(struct client_core *core); /* no call may be running: client_core_close() first */
 void client_core_set_bugs(struct client_core *core, struct client_bugs bugs);
 
@@ -131,7 +131,8 @@ void client_core_part_abort(struct client_core *core, uint64_t now, uint64_t han
 void client_core_unpin(struct client_core *core, uint64_t now, uint64_t token);
 void client_core_view_release(struct client_core *core, uint64_t now, struct mc_view *view);
 
-void client_core_on_peer_up(struct client_core *core, uint64_t now, uint32_t peer, const uint8_t uuid[16], uint32_t epoch);
+void client_core_on_peer_up(
+    struct client_core *core, uint64_t now, uint32_t peer, const uint8_t uuid[16], uint32_t epoch);
 void client_core_on_peer_down(struct client_core *core, uint64_t now, uint32_t peer);
 void client_core_on_message(struct client_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void client_core_on_io(struct client_core *core, uint64_t now, uint64_t cookie, enum mc_status status);

@@ -98,8 +98,8 @@ static enum mc_status reads_plan(struct client_private *p, uint32_t *count)
         p->head = p->head_few;
         return MC_ENOMEM;
     }
-    p->reads[0] = (struct store_read){
-        .segment = place->segment, .offset = place->offset, .len = place->head, .dst = p->head};
+    p->reads[0] =
+        (struct store_read){.segment = place->segment, .offset = place->offset, .len = place->head, .dst = p->head};
     for (uint32_t i = 0; i < op->nranges; i++) {
         if (op->ranges[i].offset > place->length || op->ranges[i].len > place->length - op->ranges[i].offset)
             return MC_EMISMATCH;
@@ -374,8 +374,8 @@ static void rehead(struct client_core *core, uint64_t now, struct client_private
 
     core->stats.checksum_errors++;
     p->head_crc = crc32c(0, p->head, place->head);
-    p->reads[0] = (struct store_read){
-        .segment = place->segment, .offset = place->offset, .len = place->head, .dst = p->head};
+    p->reads[0] =
+        (struct store_read){.segment = place->segment, .offset = place->offset, .len = place->head, .dst = p->head};
     p->stage = STAGE_REHEAD;
     if (read_start(core, now, p, 1) != MC_OK)
         copy_failed(core, now, p, MC_MISS_PEER_DOWN);

@@ -14,14 +14,14 @@
 
 enum {
     CALLS_MAX = 65536,
-    CACHED_PLACES = 2,   /* copies kept for each cached key */
-    GET_READS = 8,       /* pieces of a read without an allocation of its own */
+    CACHED_PLACES = 2, /* copies kept for each cached key */
+    GET_READS = 8,     /* pieces of a read without an allocation of its own */
     PUT_REGIONS = 4,
-    LOOKUP_KEYS = 1024,  /* keys in one lookup message */
+    LOOKUP_KEYS = 1024, /* keys in one lookup message */
     TOUCH_BATCH = 64,
     TOUCH_MS = 100,
-    WAIT_NODE_MS = 500,  /* how long calls wait for a first connection */
-    BACKOFF_MS = 5,      /* a queue or pool over there was full */
+    WAIT_NODE_MS = 500, /* how long calls wait for a first connection */
+    BACKOFF_MS = 5,     /* a queue or pool over there was full */
     PARTS_MAX = 4096,
 };
 
@@ -37,7 +37,7 @@ struct request {
     struct list link;  /* of its peer's */
     uint64_t id;
     uint32_t peer;
-    bool quick;        /* silence for suspect_ms means something (nothing large is moved first) */
+    bool quick; /* silence for suspect_ms means something (nothing large is moved first) */
     uint64_t sent_at;
     request_done_fn *done;
 };
@@ -50,11 +50,11 @@ struct cpeer {
     enum health health;
     struct store_member member;
     uint64_t heard;
-    uint64_t since;     /* of the present health */
-    uint64_t trial_at;  /* suspects: the next trial goes then */
+    uint64_t since;      /* of the present health */
+    uint64_t trial_at;   /* suspects: the next trial goes then */
     struct request ping; /* asks for nothing but an answer */
     struct list requests;
-    struct list reads;  /* privates with a read under way */
+    struct list reads; /* privates with a read under way */
     struct buf touches;
     uint64_t touch_at;
     uint32_t distance;
@@ -78,12 +78,12 @@ struct cached {
 
 enum stage {
     STAGE_NEW,
-    STAGE_LOCATE,  /* waits for the next lookup message, or its answer */
+    STAGE_LOCATE, /* waits for the next lookup message, or its answer */
     STAGE_READ,
-    STAGE_EDGES,   /* second read: chunks that a range cuts */
-    STAGE_REHEAD,  /* something did not fit: header once more */
-    STAGE_ASK,     /* a request is under way */
-    STAGE_WAIT,    /* for a connection, or a little */
+    STAGE_EDGES,  /* second read: chunks that a range cuts */
+    STAGE_REHEAD, /* something did not fit: header once more */
+    STAGE_ASK,    /* a request is under way */
+    STAGE_WAIT,   /* for a connection, or a little */
 };
 
 struct client_private {
@@ -94,13 +94,13 @@ struct client_private {
     struct heap_node deadline, retry;
     struct request request;
     enum stage stage;
-    enum mc_miss miss;     /* last reason */
-    enum mc_status last;   /* last failure of a put */
+    enum mc_miss miss;   /* last reason */
+    enum mc_status last; /* last failure of a put */
     struct store_key key;
-    uint32_t key_index;    /* in the lookup message */
+    uint32_t key_index; /* in the lookup message */
     uint32_t asks, tries;
     bool maybe_stale;
-    bool no_cache;         /* the cache was tried */
+    bool no_cache; /* the cache was tried */
     uint32_t promise_ms;
 
     /* get */
@@ -114,7 +114,7 @@ struct client_private {
     struct object_header header;
     struct store_read reads_few[GET_READS];
     uint8_t head_few[OBJECT_HEADER_SMALL];
-    uint32_t head_crc;     /* of the header bytes as first read */
+    uint32_t head_crc; /* of the header bytes as first read */
 
     /* put, part */
     uint8_t (*regions)[STORE_REGION_KEY];
@@ -122,9 +122,9 @@ struct client_private {
     uint8_t regions_few[PUT_REGIONS][STORE_REGION_KEY];
     uint32_t peers_tried[CLIENT_COPIES + 8];
     uint32_t peers_tried_count;
-    uint32_t copies;       /* made so far */
+    uint32_t copies; /* made so far */
     uint64_t length;
-    uint64_t written;      /* part write */
+    uint64_t written; /* part write */
     uint64_t waiting_since;
 
     /* pin, view */
@@ -213,13 +213,14 @@ bool client_any_connecting(const struct client_core *core, uint64_t now);
 
 /* client_locate_core.c */
 struct cached *client_cached(struct client_core *core, const struct store_key *key);
-struct cached *client_cache(struct client_core *core, const struct store_key *key); /* made when not there; may be NULL */
+struct cached *client_cache(
+    struct client_core *core, const struct store_key *key); /* made when not there; may be NULL */
 void client_cache_place(struct client_core *core, const struct store_key *key, const struct place *place);
 void client_uncache(struct client_core *core, const struct store_key *key, uint64_t generation); /* 0: all places */
 void client_locate(struct client_core *core, uint64_t now, struct client_private *p, uint32_t promise_ms);
 void client_lookups_flush(struct client_core *core, uint64_t now);
-bool client_place_of(struct client_core *core, const struct store_found *found, const struct store_loc *loc,
-    struct place *out);
+bool client_place_of(
+    struct client_core *core, const struct store_found *found, const struct store_loc *loc, struct place *out);
 void client_prefix_run(struct client_core *core, uint64_t now, struct client_private *p);
 void client_where_fill(struct client_core *core, struct client_private *p);
 /* Called when a key's places are known (or why not); does what the call wanted them for. */

@@ -256,7 +256,7 @@ static void lookup_send(struct client_core *core, uint64_t now)
 
     list_init(&waiting);
     buf_reset(&core->scratch);
-    list_for_each_safe(it, tmp, &core->lookups_waiting) {
+    list_for_each_safe (it, tmp, &core->lookups_waiting) {
         struct client_private *p = list_entry(it, struct client_private, queue);
 
         if (n == LOOKUP_KEYS)
@@ -311,7 +311,9 @@ void client_where_fill(struct client_core *core, struct client_private *p)
 
         *row = (struct mc_location){
             .epoch = place->epoch,
-            .state = core->peers[place->peer].health == PEER_OK ? 0 : core->peers[place->peer].health == PEER_SUSPECT ? 1 : 2,
+            .state = core->peers[place->peer].health == PEER_OK        ? 0
+                     : core->peers[place->peer].health == PEER_SUSPECT ? 1
+                                                                       : 2,
             .segment = place->segment,
             .offset = place->offset,
             .length = place->length,
@@ -429,8 +431,8 @@ void client_prefix_run(struct client_core *core, uint64_t now, struct client_pri
         .ids = slice_of(call->prefix.ids, 16 * (size_t)n),
     };
     status = client_master_up(core, now)
-        ? client_ask(core, now, STORE_PEER_MASTER, &p->request, &msg, call->deadline_ns, on_prefix)
-        : MC_EPEERDOWN;
+                 ? client_ask(core, now, STORE_PEER_MASTER, &p->request, &msg, call->deadline_ns, on_prefix)
+                 : MC_EPEERDOWN;
     if (status == MC_AGAIN)
         client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
     else if (status != MC_OK)

@@ -7,7 +7,7 @@
 
 static struct held *held_find(struct client_core *core, uint64_t token)
 {
-    list_for_each(it, &core->helds)
+    list_for_each (it, &core->helds)
         if (list_entry(it, struct held, link)->token == token)
             return list_entry(it, struct held, link);
     return NULL;
@@ -33,9 +33,8 @@ static void held_end(struct client_core *core, struct held *held)
 
 static void say_renew(struct client_core *core, struct held *held)
 {
-    struct store_msg msg = {.type = MSG_NODE_PIN,
-        .deadline_ms = DEADLINE_MS_NONE,
-        .pin = {.token = held->token, .pin_ms = held->pin_ms}};
+    struct store_msg msg = {
+        .type = MSG_NODE_PIN, .deadline_ms = DEADLINE_MS_NONE, .pin = {.token = held->token, .pin_ms = held->pin_ms}};
 
     core->port.send(core->port.ctx, held->peers[0], &msg);
 }
@@ -122,11 +121,11 @@ static void pin_next(struct client_core *core, uint64_t now, struct client_priva
         return;
     }
     held->peers[held->peer_count++] = peer;
-    msg.pin = (struct store_pin){
-        .token = p->token, .pin_ms = p->call->pins.pin_ms, .generations = buf_slice(&core->scratch)};
+    msg.pin =
+        (struct store_pin){.token = p->token, .pin_ms = p->call->pins.pin_ms, .generations = buf_slice(&core->scratch)};
     status = client_peer_usable(core, peer)
-        ? client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_pinned)
-        : MC_EPEERDOWN;
+                 ? client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_pinned)
+                 : MC_EPEERDOWN;
     if (status != MC_OK)
         pin_fail(core, p, status == MC_AGAIN ? MC_EBUSY : MC_EPEERDOWN);
 }
@@ -235,8 +234,10 @@ static void on_view_pinned(
         pin_fail(core, p, MC_ENOENT);
         return;
     }
-    p->call->view.out = (struct mc_view){
-        .addr = (const uint8_t *)base + place->head, .length = place->length, .version = place->version, .pin = p->token};
+    p->call->view.out = (struct mc_view){.addr = (const uint8_t *)base + place->head,
+        .length = place->length,
+        .version = place->version,
+        .pin = p->token};
     memcpy(p->call->view.out.node, core->peers[place->peer].member.uuid, 16);
     heap_add(&core->renews, &held->renew, now + held->pin_ms / 3 * NS_PER_MS + NS_PER_MS);
     client_touch(core, now, place->peer, place->generation);

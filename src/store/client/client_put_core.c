@@ -220,7 +220,7 @@ void client_put_run(struct client_core *core, uint64_t now, struct client_privat
 
 static struct part *part_find(struct client_core *core, uint64_t handle)
 {
-    list_for_each(it, &core->parts)
+    list_for_each (it, &core->parts)
         if (list_entry(it, struct part, link)->handle == handle)
             return list_entry(it, struct part, link);
     return NULL;

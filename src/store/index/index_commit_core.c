@@ -26,7 +26,8 @@ void index_raise_term(struct index_core *core, uint64_t term)
     core->stats.term_raises++;
     core->counter = 0;
     for (uint32_t i = 0; i < core->members_top; i++) { /* so that each of them can tell the next master */
-        struct store_msg notice = {.type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE, .members = {.term = term}};
+        struct store_msg notice = {
+            .type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE, .members = {.term = term}};
 
         if (core->members[i].used && core->members[i].peer)
             core->port.send(core->port.ctx, core->members[i].peer, &notice);
@@ -198,7 +199,8 @@ void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, c
     if (!m || msg->status != MC_OK)
         return;
     for (uint32_t i = 0; i < store_u64_count(msg->drop.generations); i++) {
-        uint32_t at, entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->drop.generations, i), &at);
+        uint32_t at,
+            entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->drop.generations, i), &at);
 
         if (entry == TABLE_NONE)
             continue;
@@ -208,7 +210,7 @@ void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, c
                 break;
             }
     }
-    list_for_each_safe(it, tmp, &core->drops) {
+    list_for_each_safe (it, tmp, &core->drops) {
         struct drop *drop = list_entry(it, struct drop, link);
 
         if (drop->request == msg->request && drop->member == number_of(core, m)) {
@@ -220,7 +222,7 @@ void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, c
 
 void index_drops_of_member_end(struct index_core *core, struct member *member)
 {
-    list_for_each_safe(it, tmp, &core->drops) {
+    list_for_each_safe (it, tmp, &core->drops) {
         struct drop *drop = list_entry(it, struct drop, link);
 
         if (drop->member == number_of(core, member))
@@ -230,14 +232,14 @@ void index_drops_of_member_end(struct index_core *core, struct member *member)
 
 void index_pending_of_peer_end(struct index_core *core, uint32_t peer)
 {
-    list_for_each(it, &core->pendings)
+    list_for_each (it, &core->pendings)
         if (list_entry(it, struct pending, link)->peer == peer)
             list_entry(it, struct pending, link)->peer = 0;
 }
 
 void index_drops_tick(struct index_core *core, uint64_t now)
 {
-    list_for_each_safe(it, tmp, &core->drops) {
+    list_for_each_safe (it, tmp, &core->drops) {
         struct drop *drop = list_entry(it, struct drop, link);
 
         if (now >= drop->deadline) {
@@ -508,7 +510,8 @@ void index_on_gone(struct index_core *core, uint64_t now, uint32_t peer, const s
     struct member *m = index_member_of(core, peer);
 
     for (uint32_t i = 0; m && i < store_u64_count(msg->gone.generations); i++) {
-        uint32_t at, entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->gone.generations, i), &at);
+        uint32_t at,
+            entry = table_find_copy(core->table, number_of(core, m), store_u64_at(msg->gone.generations, i), &at);
         struct table_copy copy;
         struct store_key key;
 

@@ -61,9 +61,9 @@ void index_core_destroy(struct index_core *core)
 {
     if (!core)
         return;
-    list_for_each_safe(it, tmp, &core->pendings)
+    list_for_each_safe (it, tmp, &core->pendings)
         free(list_entry(it, struct pending, link)->verdicts);
-    list_for_each_safe(it, tmp, &core->models)
+    list_for_each_safe (it, tmp, &core->models)
         free(list_entry(it, struct model, link));
     for (uint32_t i = 0; core->members && i < core->members_top; i++)
         buf_fini(&core->members[i].promises);
@@ -89,8 +89,8 @@ void index_core_set_bugs(struct index_core *core, struct index_bugs bugs)
 
 /* ---- events ---- */
 
-void index_core_on_peer_up(struct index_core *core, uint64_t now, uint32_t peer, enum hello_role role,
-    const uint8_t uuid[16], uint32_t epoch)
+void index_core_on_peer_up(
+    struct index_core *core, uint64_t now, uint32_t peer, enum hello_role role, const uint8_t uuid[16], uint32_t epoch)
 {
     if (peer >= core->limits.peers_max)
         return;
@@ -192,7 +192,7 @@ void index_core_stats(const struct index_core *core, struct index_stats *out)
             out->unreachable.bytes += m->beat.ledger.row[LEDGER_PRESENT].bytes;
         }
     }
-    list_for_each(it, &core->models)
+    list_for_each (it, &core->models)
         out->models++;
 }
 

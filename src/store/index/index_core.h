@@ -18,22 +18,22 @@
 
 struct index_core;
 
-struct index_limits { /* 0: the default */
-    uint32_t objects_max;     /* 4,000,000 copies */
-    uint32_t peers_max;       /* 4096: highest peer number + 1 */
-    uint32_t suspect_ms;      /* 400 */
-    uint32_t unreachable_ms;  /* 1000 */
-    uint32_t forget_ms;       /* 600,000 */
-    uint32_t promise_max_ms;  /* 60,000: longest promise */
-    uint32_t drop_ms;         /* 1000: how long upsert and remove wait for a reachable owner before it counts as unreachable */
-    uint32_t models_max;      /* 1024 */
-    uint64_t term;            /* first term to use; the shell gives the highest it has kept, plus one. 0: 1 */
+struct index_limits {        /* 0: the default */
+    uint32_t objects_max;    /* 4,000,000 copies */
+    uint32_t peers_max;      /* 4096: highest peer number + 1 */
+    uint32_t suspect_ms;     /* 400 */
+    uint32_t unreachable_ms; /* 1000 */
+    uint32_t forget_ms;      /* 600,000 */
+    uint32_t promise_max_ms; /* 60,000: longest promise */
+    uint32_t drop_ms; /* 1000: how long upsert and remove wait for a reachable owner before it counts as unreachable */
+    uint32_t models_max; /* 1024 */
+    uint64_t term;       /* first term to use; the shell gives the highest it has kept, plus one. 0: 1 */
 };
 
 /* Plantable faults, for the proof that tests/sim finds such things. Zero in production. */
 struct index_bugs {
-    bool keep_term;      /* terms of nodes are not looked at */
-    bool forget_stamp;   /* upsert and remove do not tell the old owners */
+    bool keep_term;          /* terms of nodes are not looked at */
+    bool forget_stamp;       /* upsert and remove do not tell the old owners */
     bool lose_replica_order; /* rebuild: the last reported version wins, not the highest */
 };
 
@@ -43,8 +43,8 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
 void index_core_destroy(struct index_core *core);
 void index_core_set_bugs(struct index_core *core, struct index_bugs bugs);
 
-void index_core_on_peer_up(struct index_core *core, uint64_t now, uint32_t peer, enum hello_role role,
-    const uint8_t uuid[16], uint32_t epoch);
+void index_core_on_peer_up(
+    struct index_core *core, uint64_t now, uint32_t peer, enum hello_role role, const uint8_t uuid[16], uint32_t epoch);
 void index_core_on_peer_down(struct index_core *core, uint64_t now, uint32_t peer);
 void index_core_on_message(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void index_core_on_tick(struct index_core *core, uint64_t now);
@@ -56,12 +56,12 @@ void index_core_on_gap(struct index_core *core, uint64_t now);
 struct index_stats {
     uint64_t term, instance;
     uint64_t objects, copies, doomed;
-    uint64_t bytes, name_bytes;        /* memory of the index */
+    uint64_t bytes, name_bytes; /* memory of the index */
     uint64_t commits, lost_races, upserts, removes, lookups, prefixes, prefix_blocks, drops, full;
     uint64_t term_raises;
     uint32_t nodes, nodes_up, nodes_reporting, clients, models;
-    struct store_count unreachable;    /* copies at nodes that are unreachable now */
-    struct store_count lost;           /* copies that went with a node that restarted or was forgotten */
+    struct store_count unreachable; /* copies at nodes that are unreachable now */
+    struct store_count lost;        /* copies that went with a node that restarted or was forgotten */
 };
 void index_core_stats(const struct index_core *core, struct index_stats *out);
 
@@ -69,8 +69,8 @@ void index_core_stats(const struct index_core *core, struct index_stats *out);
 void index_core_ledger(const struct index_core *core, struct store_ledger *out);
 
 /* Members one by one: *at starts at 0. `beat` (may be NULL) is lent until the next event. */
-bool index_core_member(const struct index_core *core, uint32_t *at, struct store_member *member,
-    const struct store_beat **beat);
+bool index_core_member(
+    const struct index_core *core, uint32_t *at, struct store_member *member, const struct store_beat **beat);
 
 /* For the replayer and tests. */
 struct table;

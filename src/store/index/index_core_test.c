@@ -31,7 +31,8 @@ static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *
 {
     struct fixture *f = ctx;
     struct sent *s = &f->sent[f->n++];
-    struct frame frame = {.type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
+    struct frame frame = {
+        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
     const char *bad;
 
     assert_true(f->n < SENT_MAX);
@@ -94,7 +95,8 @@ static struct store_key name_key(void)
     return key;
 }
 
-static void say_entry(struct fixture *f, uint32_t peer, uint16_t type, uint64_t generation, uint64_t version, uint32_t flags)
+static void say_entry(
+    struct fixture *f, uint32_t peer, uint16_t type, uint64_t generation, uint64_t version, uint32_t flags)
 {
     struct store_entry entry = {
         .key = name_key(), .generation = generation, .version = version, .length = 10, .head = 192, .flags = flags};

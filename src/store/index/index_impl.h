@@ -12,13 +12,13 @@
 #include "store/index/table_core.h"
 
 enum {
-    PROMISE_FLUSH_MS = 10,  /* promises of that long travel together */
+    PROMISE_FLUSH_MS = 10, /* promises of that long travel together */
     PROMISE_BATCH = 4096,
     MEMBERS_PUSH_MS = 1000, /* changes of numbers (not of states) are told that often */
     DROP_BATCH = 1024,
     REDROP_MS = 100,
     CATCH_UP_MS = 10,
-    GHOSTS = 1 << 14,       /* remembered evictions */
+    GHOSTS = 1 << 14, /* remembered evictions */
     TOMBS_MAX = 1 << 16,
 };
 
@@ -29,18 +29,18 @@ struct member {
     bool used;
     struct store_member info; /* info.state is what clients were told or will be with the next push */
     struct store_beat beat;
-    uint32_t peer;        /* control connection, 0: none */
-    uint64_t heard;       /* last sign of life */
+    uint32_t peer;  /* control connection, 0: none */
+    uint64_t heard; /* last sign of life */
     bool draining;
-    bool welcomed;        /* by this instance, in its present epoch */
-    bool reporting;       /* its inventory is not complete */
-    uint8_t round;        /* mark of what it reported in its present registration */
-    bool dirty;           /* numbers changed since the last push */
-    bool changed;         /* state or identity changed: push now */
-    uint64_t redrop_at;   /* tell it its doomed copies then; DEADLINE_NONE */
-    struct buf promises;  /* generations */
-    uint32_t promise_ms;  /* longest of them */
-    uint64_t promise_at;  /* flush then; DEADLINE_NONE */
+    bool welcomed;       /* by this instance, in its present epoch */
+    bool reporting;      /* its inventory is not complete */
+    uint8_t round;       /* mark of what it reported in its present registration */
+    bool dirty;          /* numbers changed since the last push */
+    bool changed;        /* state or identity changed: push now */
+    uint64_t redrop_at;  /* tell it its doomed copies then; DEADLINE_NONE */
+    struct buf promises; /* generations */
+    uint32_t promise_ms; /* longest of them */
+    uint64_t promise_at; /* flush then; DEADLINE_NONE */
 };
 
 /* Commit with upserts, or remove, that waits for owners to kill old headers. */
@@ -65,7 +65,7 @@ struct drop {
 struct peer {
     bool up;
     bool subscribed;
-    bool behind;     /* a notice could not be queued for it: it is told everything again */
+    bool behind; /* a notice could not be queued for it: it is told everything again */
     enum hello_role role;
     uint16_t member; /* whose control connection this is */
     uint8_t uuid[16];
@@ -93,17 +93,17 @@ struct index_core {
     struct table *table;
     struct peer *peers;
     struct member *members;
-    uint32_t members_top;  /* members beyond were never used */
+    uint32_t members_top; /* members beyond were never used */
     struct list pendings, drops, models, tombs;
     struct hashmap tombs_by_key;
     struct pool pending_pool, drop_pool, tomb_pool;
     uint64_t next_request;
-    uint64_t next_push;    /* of members' numbers */
-    uint64_t catch_up_at;  /* when those that are behind are told; DEADLINE_NONE */
-    uint64_t counter;      /* of versions in this term */
+    uint64_t next_push;   /* of members' numbers */
+    uint64_t catch_up_at; /* when those that are behind are told; DEADLINE_NONE */
+    uint64_t counter;     /* of versions in this term */
     uint64_t seed;
     struct index_stats stats;
-    uint32_t *ghosts;      /* hashes of keys that were evicted */
+    uint32_t *ghosts;                   /* hashes of keys that were evicted */
     struct buf rows, locs, misses, out; /* scratch for answers */
     uint16_t row_of[STORE_NODES_MAX];   /* member -> row of the present answer */
     uint32_t lead_of[STORE_NODES_MAX];
@@ -136,10 +136,10 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
 void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void index_drops_tick(struct index_core *core, uint64_t now);
 uint64_t index_drops_wake(const struct index_core *core);
-void index_drops_of_member_end(struct index_core *core, struct member *member); /* it cannot be reached */
-void index_pending_of_peer_end(struct index_core *core, uint32_t peer);         /* nobody waits for the answer */
+void index_drops_of_member_end(struct index_core *core, struct member *member);  /* it cannot be reached */
+void index_pending_of_peer_end(struct index_core *core, uint32_t peer);          /* nobody waits for the answer */
 void index_redrop(struct index_core *core, uint64_t now, struct member *member); /* tell it its doomed copies */
-void index_lose_all(struct index_core *core, struct member *member);            /* its copies are gone */
+void index_lose_all(struct index_core *core, struct member *member);             /* its copies are gone */
 void index_raise_term(struct index_core *core, uint64_t term);
 
 /* index_query_core.c */

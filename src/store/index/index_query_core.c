@@ -144,8 +144,7 @@ void index_on_lookup(struct index_core *core, uint64_t now, uint32_t peer, const
 
 static struct store_key block_key(const struct store_prefix *q, uint32_t i, uint16_t shard)
 {
-    struct store_key key = {
-        .ns = q->ns, .group = q->group, .shard = shard, .shards = q->shards, .kind = MC_KEY_BLOCK};
+    struct store_key key = {.ns = q->ns, .group = q->group, .shard = shard, .shards = q->shards, .kind = MC_KEY_BLOCK};
 
     memcpy(key.id, q->ids.ptr + 16 * (size_t)i, 16);
     return key;
@@ -299,7 +298,7 @@ void index_on_list(struct index_core *core, uint64_t now, uint32_t peer, const s
 
 static struct model *model_find(struct index_core *core, struct slice name)
 {
-    list_for_each(it, &core->models) {
+    list_for_each (it, &core->models) {
         struct model *model = list_entry(it, struct model, link);
 
         if (slice_eq(slice_of(model->bytes, model->name_len), name))
@@ -313,7 +312,7 @@ static enum mc_status model_add(struct index_core *core, struct slice name, stru
     struct model *model;
     uint32_t n = 0;
 
-    list_for_each(it, &core->models)
+    list_for_each (it, &core->models)
         n++;
     if (n >= core->limits.models_max)
         return MC_EBUSY;

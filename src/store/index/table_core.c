@@ -56,7 +56,7 @@ struct copy {
     uint64_t generation, offset, version;
     uint32_t length, segment, head;
     uint32_t entry;
-    uint32_t next;               /* of the entry */
+    uint32_t next; /* of the entry */
     uint32_t owner_prev, owner_next;
     uint16_t owner;
     bool doomed;

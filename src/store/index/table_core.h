@@ -31,7 +31,7 @@ struct table_copy {
     uint64_t version;
     uint64_t length;
     uint32_t segment, head;
-    uint16_t owner;   /* small number of the node */
+    uint16_t owner; /* small number of the node */
     bool doomed;
 };
 
@@ -83,9 +83,9 @@ void table_mark(struct table *table, uint32_t at, uint8_t mark);
 uint8_t table_marked(const struct table *table, uint32_t at);
 
 uint32_t table_entries(const struct table *table);
-uint32_t table_copies(const struct table *table);       /* living ones of all owners */
+uint32_t table_copies(const struct table *table);                    /* living ones of all owners */
 uint32_t table_copies_of(const struct table *table, uint16_t owner); /* living ones */
-size_t table_bytes(const struct table *table);          /* memory, names apart */
+size_t table_bytes(const struct table *table);                       /* memory, names apart */
 size_t table_name_bytes(const struct table *table);
 
 #endif

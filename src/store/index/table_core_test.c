@@ -121,7 +121,8 @@ static void test_million(void **state)
         struct store_key key = {.shards = 1, .kind = MC_KEY_BLOCK};
 
         le32_put(key.id, i);
-        assert_int_equal(table_add(table, &key, &(struct table_copy){.generation = i, .owner = (uint16_t)(i % 4)}), MC_OK);
+        assert_int_equal(
+            table_add(table, &key, &(struct table_copy){.generation = i, .owner = (uint16_t)(i % 4)}), MC_OK);
     }
     print_message("%.1f bytes per object\n", (double)table_bytes(table) / MILLION);
     assert_true(table_bytes(table) <= 200ull * MILLION);

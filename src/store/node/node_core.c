@@ -90,8 +90,8 @@ enum mc_status node_core_create(const struct node_limits *limits, const struct s
     core->peer_up = calloc(core->limits.peers_max, sizeof(*core->peer_up));
     core->info_owed = calloc(core->limits.peers_max, sizeof(*core->info_owed));
     core->alloc = alloc_create((size_t)core->limits.objects_max * 2 + 1024);
-    if (!core->slabs || !core->peer_up || !core->info_owed || !core->alloc || hashmap_init(&core->by_key, 0, 0) != MC_OK ||
-        hashmap_init(&core->by_gen, 0, 0) != MC_OK ||
+    if (!core->slabs || !core->peer_up || !core->info_owed || !core->alloc ||
+        hashmap_init(&core->by_key, 0, 0) != MC_OK || hashmap_init(&core->by_gen, 0, 0) != MC_OK ||
         evict_create(policy, core->limits.objects_max, &core->evict) != MC_OK)
         goto undo;
     status = memory_take(core, memory, segments);
@@ -108,10 +108,10 @@ void node_core_destroy(struct node_core *core)
 {
     if (!core)
         return;
-    list_for_each(it, &core->puts) {
+    list_for_each (it, &core->puts) {
         struct put *put = list_entry(it, struct put, link);
 
-        list_for_each(io, &put->ios)
+        list_for_each (io, &put->ios)
             node_io_fini(list_entry(io, struct io, link));
         node_put_fini(put);
     }

@@ -17,19 +17,20 @@
 
 struct node_core;
 
-struct node_limits { /* 0: the default */
-    uint32_t objects_max;     /* 2,000,000 */
-    uint32_t puts_max;        /* 1024 puts and parts being written at once */
-    uint32_t peers_max;       /* 4096: highest peer number + 1 */
-    uint32_t pins_max;        /* 65,536 pins (one client pinning one object) */
-    uint32_t pinned_percent;  /* 50: pins refuse beyond that much of the capacity */
-    uint32_t pin_max_ms;      /* 600,000 */
-    uint32_t part_idle_ms;    /* 10,000 */
-    uint32_t commit_wait_ms;  /* 300: how long a block's put waits for the verdict before it is acknowledged as unindexed */
-    uint32_t low_percent;     /* 90: the watermark evicts in the background down to this ... */
-    uint32_t high_percent;    /* 95: ... when use is above this */
-    const char *policy;       /* name in evict_policies; NULL: the first */
-    uint64_t wall_ms;         /* wall time when the port's clock was 0, for created_ms of headers */
+struct node_limits {         /* 0: the default */
+    uint32_t objects_max;    /* 2,000,000 */
+    uint32_t puts_max;       /* 1024 puts and parts being written at once */
+    uint32_t peers_max;      /* 4096: highest peer number + 1 */
+    uint32_t pins_max;       /* 65,536 pins (one client pinning one object) */
+    uint32_t pinned_percent; /* 50: pins refuse beyond that much of the capacity */
+    uint32_t pin_max_ms;     /* 600,000 */
+    uint32_t part_idle_ms;   /* 10,000 */
+    uint32_t
+        commit_wait_ms;   /* 300: how long a block's put waits for the verdict before it is acknowledged as unindexed */
+    uint32_t low_percent; /* 90: the watermark evicts in the background down to this ... */
+    uint32_t high_percent; /* 95: ... when use is above this */
+    const char *policy;    /* name in evict_policies; NULL: the first */
+    uint64_t wall_ms;      /* wall time when the port's clock was 0, for created_ms of headers */
 };
 
 struct node_memory {
@@ -39,9 +40,9 @@ struct node_memory {
 };
 
 struct node_bugs {
-    bool ack_early;      /* puts are answered before the master's verdict */
-    bool reuse_early;    /* space of an aborted put is given back while the pull into it is still under way */
-    bool keep_header;    /* headers of freed objects are not killed */
+    bool ack_early;   /* puts are answered before the master's verdict */
+    bool reuse_early; /* space of an aborted put is given back while the pull into it is still under way */
+    bool keep_header; /* headers of freed objects are not killed */
 };
 
 /* `self`: uuid, epoch, names; capacity is computed. `seed` keys the tables.

@@ -33,7 +33,8 @@ static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *
 {
     struct fixture *f = ctx;
     struct sent *s = &f->sent[f->n++];
-    struct frame frame = {.type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
+    struct frame frame = {
+        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
     const char *bad;
 
     assert_true(f->n < SENT_MAX);

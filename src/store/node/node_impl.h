@@ -17,19 +17,19 @@
 enum {
     SLAB_BITS = 10,
     SLAB_OBJS = 1 << SLAB_BITS,
-    PUT_PLANES = 128,    /* of a put without an allocation of its own */
+    PUT_PLANES = 128, /* of a put without an allocation of its own */
     PUT_CHUNKS = 256,
     PUT_PULLS = 256,
     PART_WRITES_MAX = 16, /* writes of one part under way */
     PART_HOLES_MAX = 64,  /* separate written ranges of one part */
     COMMIT_BATCH = 1024,
-    COMMITS_OUT = 2,      /* commit messages under way, upserts apart */
+    COMMITS_OUT = 2, /* commit messages under way, upserts apart */
     INVENTORY_BATCH = 2048,
     GONE_BATCH = 4096,
     REGISTER_RETRY_MS = 1000,
     COMMIT_RETRY_MS = 3000, /* beyond the time an upsert may take at the master */
-    RETRY_MS = 10,        /* the queue to the master was full */
-    EVICT_SLICE = 64,     /* objects evicted by the watermark in one tick */
+    RETRY_MS = 10,          /* the queue to the master was full */
+    EVICT_SLICE = 64,       /* objects evicted by the watermark in one tick */
 };
 
 enum obj_state {
@@ -39,7 +39,7 @@ enum obj_state {
     OBJ_COMMITTING, /* sealed; in the commit queue or in a message to the master */
     OBJ_UNINDEXED,  /* sealed block; the master is told when it is there */
     OBJ_PRESENT,
-    OBJ_DEAD,       /* dropped, but pinned */
+    OBJ_DEAD, /* dropped, but pinned */
 };
 
 struct put;
@@ -57,10 +57,10 @@ struct obj {
     uint32_t pins;
     uint32_t entry_flags; /* STORE_REPLACE ... of its commit */
     uint8_t state;
-    uint8_t row;          /* of the ledger it is counted in */
-    uint8_t dropped;      /* ledger row, when dropped before its verdict */
-    bool evictable;       /* the policy knows it */
-    bool sent;            /* in a commit message */
+    uint8_t row;     /* of the ledger it is counted in */
+    uint8_t dropped; /* ledger row, when dropped before its verdict */
+    bool evictable;  /* the policy knows it */
+    bool sent;       /* in a commit message */
     bool soft_pin;
 };
 
@@ -82,14 +82,14 @@ struct interval {
 
 /* A put or part that somebody waits for. */
 struct put {
-    struct list link;     /* core->puts */
+    struct list link; /* core->puts */
     struct heap_node timer;
     struct obj *obj;
-    uint32_t peer;        /* 0: nobody waits any more */
+    uint32_t peer; /* 0: nobody waits any more */
     bool part;
-    bool committed;       /* part: no more writes */
-    uint8_t abort_row;    /* when OBJ_ABORTING: where its object goes in the ledger */
-    uint64_t id;          /* of a part */
+    bool committed;    /* part: no more writes */
+    uint8_t abort_row; /* when OBJ_ABORTING: where its object goes in the ledger */
+    uint64_t id;       /* of a part */
     uint64_t deadline;
     struct store_msg reply;
     struct list ios;
@@ -143,17 +143,17 @@ struct node_core {
     struct pool put_pool, io_pool, batch_pool, pin_pool, group_pool;
     struct list puts, groups;
     struct heap put_timers, pin_timers;
-    struct buf out;      /* scratch of messages */
-    struct buf owners;   /* scratch of space */
-    struct buf gone;     /* generations to report */
+    struct buf out;               /* scratch of messages */
+    struct buf owners;            /* scratch of space */
+    struct buf gone;              /* generations to report */
     struct list commits, upserts; /* queues */
     struct list batches;
     uint32_t batches_out; /* without upserts */
     uint64_t next_generation, next_request, next_part;
-    uint64_t wake;        /* work that waits for the next tick */
-    uint64_t pinned;      /* bytes */
+    uint64_t wake;   /* work that waits for the next tick */
+    uint64_t pinned; /* bytes */
     bool *peer_up;
-    bool *info_owed;      /* NODE_INFO could not be queued for this client */
+    bool *info_owed; /* NODE_INFO could not be queued for this client */
     bool any_info_owed;
 
     /* the master */
@@ -179,10 +179,11 @@ struct obj *node_obj_at(const struct node_core *core, uint32_t slot);
 struct obj *node_obj_find(const struct node_core *core, const struct store_key *key); /* present or unindexed */
 struct obj *node_obj_by_generation(const struct node_core *core, uint64_t generation);
 enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struct store_key *key,
-    const struct object_plan *plan, struct obj **out); /* makes room */
+    const struct object_plan *plan, struct obj **out);                                  /* makes room */
 void node_obj_move(struct node_core *core, struct obj *obj, enum store_ledger_row row); /* in the ledger */
 void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj); /* the policy may take it from now on */
-void node_obj_free(struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row); /* or dead, when pinned */
+void node_obj_free(
+    struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row); /* or dead, when pinned */
 void node_obj_sealed(struct node_core *core, struct obj *obj);
 void node_obj_pin(struct node_core *core, uint64_t now, struct obj *obj);
 void node_obj_unpin(struct node_core *core, uint64_t now, struct obj *obj);

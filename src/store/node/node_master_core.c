@@ -62,7 +62,8 @@ static void on_welcome(struct node_core *core, uint64_t now, const struct store_
 /* Say the next part of the inventory. False: not now. */
 static bool report(struct node_core *core, uint64_t now)
 {
-    struct store_msg msg = {.type = MSG_NODE_INVENTORY, .request = core->next_request + 1, .deadline_ms = DEADLINE_MS_NONE};
+    struct store_msg msg = {
+        .type = MSG_NODE_INVENTORY, .request = core->next_request + 1, .deadline_ms = DEADLINE_MS_NONE};
     uint32_t slot = core->report_slot, n = 0;
 
     buf_reset(&core->out);
@@ -127,7 +128,7 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
     }
     msg.commit.entries = buf_slice(&core->out);
     if (core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg) != MC_OK) {
-        list_for_each(it, &batch->objs)
+        list_for_each (it, &batch->objs)
             list_entry(it, struct obj, link)->sent = false;
         list_splice_back(&batch->objs, queue); /* back to its front: `queue` becomes the tail */
         list_splice_back(queue, &batch->objs);
@@ -145,14 +146,13 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
 /* No verdict for long: the answer found a full queue. Said again it does no harm: the master knows its copies. */
 static void commits_again(struct node_core *core, uint64_t now)
 {
-    list_for_each(it, &core->batches) {
+    list_for_each (it, &core->batches) {
         struct batch *batch = list_entry(it, struct batch, link);
-        struct store_msg msg = {
-            .type = MSG_NODE_COMMIT, .request = batch->request, .deadline_ms = DEADLINE_MS_NONE};
+        struct store_msg msg = {.type = MSG_NODE_COMMIT, .request = batch->request, .deadline_ms = DEADLINE_MS_NONE};
 
         if (now >= batch->again_at) {
             buf_reset(&core->out);
-            list_for_each(obj, &batch->objs)
+            list_for_each (obj, &batch->objs)
                 entry_put(&core->out, list_entry(obj, struct obj, link));
             msg.commit.entries = buf_slice(&core->out);
             core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg);
@@ -214,7 +214,7 @@ static void on_verdicts(struct node_core *core, uint64_t now, const struct store
     struct batch *batch = NULL;
     struct list *link;
 
-    list_for_each(it, &core->batches)
+    list_for_each (it, &core->batches)
         if (list_entry(it, struct batch, link)->request == msg->request)
             batch = list_entry(it, struct batch, link);
     if (!batch)

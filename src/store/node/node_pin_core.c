@@ -4,7 +4,7 @@
 
 static struct pin_group *find(struct node_core *core, uint32_t peer, uint64_t token)
 {
-    list_for_each(it, &core->groups) {
+    list_for_each (it, &core->groups) {
         struct pin_group *group = list_entry(it, struct pin_group, link);
 
         if (group->peer == peer && group->token == token)
@@ -94,7 +94,7 @@ void node_on_unpin(struct node_core *core, uint64_t now, uint32_t peer, const st
 
 void node_pins_of_peer_end(struct node_core *core, uint64_t now, uint32_t peer)
 {
-    list_for_each_safe(it, tmp, &core->groups) {
+    list_for_each_safe (it, tmp, &core->groups) {
         struct pin_group *group = list_entry(it, struct pin_group, link);
 
         if (group->peer == peer)

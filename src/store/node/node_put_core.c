@@ -53,7 +53,8 @@ static void io_end(struct node_core *core, struct io *io)
 }
 
 /* Give up a put that is not sealed. Its space comes back when the last pull has ended. */
-static void put_fail(struct node_core *core, uint64_t now, struct put *put, enum mc_status status, enum store_ledger_row row)
+static void put_fail(
+    struct node_core *core, uint64_t now, struct put *put, enum mc_status status, enum store_ledger_row row)
 {
     struct obj *obj = put->obj;
 
@@ -64,7 +65,7 @@ static void put_fail(struct node_core *core, uint64_t now, struct put *put, enum
     put->abort_row = (uint8_t)row;
     heap_del(&core->put_timers, &put->timer);
     obj->state = OBJ_ABORTING;
-    list_for_each(it, &put->ios)
+    list_for_each (it, &put->ios)
         core->port.pull_cancel(core->port.ctx, (uint64_t)(uintptr_t)list_entry(it, struct io, link));
     if (core->bugs.reuse_early && !list_empty(&put->ios)) {
         node_obj_free(core, now, obj, row);
@@ -310,9 +311,8 @@ static void put_seal(struct node_core *core, uint64_t now, struct put *put)
     node_obj_sealed(core, obj);
     heap_del(&core->put_timers, &put->timer);
     heap_add(&core->put_timers, &put->timer,
-        obj->key.kind == MC_KEY_BLOCK
-            ? deadline_min(put->deadline, now + core->limits.commit_wait_ms * NS_PER_MS)
-            : put->deadline);
+        obj->key.kind == MC_KEY_BLOCK ? deadline_min(put->deadline, now + core->limits.commit_wait_ms * NS_PER_MS)
+                                      : put->deadline);
     node_commit_queue(core, obj);
     if (core->bugs.ack_early) {
         node_put_verdict(core, obj, MC_OK, false, 0);
@@ -342,8 +342,8 @@ static bool is_there(struct node_core *core, uint64_t now, uint32_t peer, const 
         return false;
     if (obj->evictable)
         evict_touch(core->evict, obj->slot, now);
-    reply.put_reply = (struct store_put_reply){
-        .existed = true, .unindexed = obj->state == OBJ_UNINDEXED, .version = obj->version};
+    reply.put_reply =
+        (struct store_put_reply){.existed = true, .unindexed = obj->state == OBJ_UNINDEXED, .version = obj->version};
     node_reply(core, peer, &reply);
     return true;
 }
@@ -396,7 +396,7 @@ void node_on_put(struct node_core *core, uint64_t now, uint32_t peer, const stru
 
 static struct put *part_find(struct node_core *core, uint32_t peer, uint64_t id)
 {
-    list_for_each(it, &core->puts) {
+    list_for_each (it, &core->puts) {
         struct put *put = list_entry(it, struct put, link);
 
         if (put->part && put->id == id && put->peer == peer && put->obj && put->obj->state == OBJ_WRITING)
@@ -433,7 +433,7 @@ static enum mc_status part_check(const struct put *put, uint64_t offset, uint64_
     for (uint32_t i = 0; i < put->done_count; i++)
         if (offset < put->done[i].to && put->done[i].from < offset + length)
             return MC_EINVAL;
-    list_for_each(it, &put->ios) {
+    list_for_each (it, &put->ios) {
         const struct io *io = list_entry(it, struct io, link);
 
         writes++;
@@ -577,7 +577,7 @@ void node_core_on_io(struct node_core *core, uint64_t now, uint64_t cookie, enum
 
 void node_puts_of_peer_end(struct node_core *core, uint64_t now, uint32_t peer)
 {
-    list_for_each_safe(it, tmp, &core->puts) {
+    list_for_each_safe (it, tmp, &core->puts) {
         struct put *put = list_entry(it, struct put, link);
 
         if (put->peer != peer)

@@ -213,8 +213,8 @@ void node_watermark(struct node_core *core, uint64_t now)
 
 /* ---- life of an object ---- */
 
-enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struct store_key *key,
-    const struct object_plan *plan, struct obj **out)
+enum mc_status node_obj_create(
+    struct node_core *core, uint64_t now, const struct store_key *key, const struct object_plan *plan, struct obj **out)
 {
     struct obj *obj = slot_get(core);
     struct alloc_place place;
