@@ -933,6 +933,107 @@ static void test_questions_without_reading(void **state)
     close(fd);
 }
 
+static int raw_connect_again(void)
+{
+    struct sockaddr_storage sa;
+    socklen_t len;
+    int fd;
+
+    assert_int_equal(addr_resolve(listener_addr(listener), &sa, &len), MC_OK);
+    fd = socket(sa.ss_family, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, len), 0);
+    return fd;
+}
+
+static bool hung_up(void *arg)
+{
+    char bytes[256];
+    ssize_t n;
+
+    do
+        n = recv(*(int *)arg, bytes, sizeof(bytes), MSG_DONTWAIT);
+    while (n > 0);
+    return n == 0 || errno != EAGAIN;
+}
+
+/* A hello that drips in is not waited for: the time counts from connecting, not from the last byte. */
+static void test_slow_handshake(void **state)
+{
+    struct buf body;
+    uint8_t head[FRAME_HEADER_SIZE];
+    uint64_t start = now_ns();
+    int fd;
+
+    listen_opts.limits.handshake_ms = 80;
+    fd = raw_connect();
+    buf_init(&body, SIZE_MAX);
+    hello_encode(&client_hello, &body);
+    frame_encode(&(struct frame){.type = MSG_HELLO, .body_len = (uint32_t)body.len}, head);
+    for (size_t i = 0; i < sizeof(head) && !hung_up(&fd); i++) {
+        send(fd, head + i, 1, MSG_NOSIGNAL);
+        run_for(loop, 10);
+    }
+    assert_true(hung_up(&fd));
+    assert_in_range((now_ns() - start) / NS_PER_MS, 80, 600); /* not the 640 of 64 bytes */
+    assert_false(server.ready || server.closed);
+    buf_fini(&body);
+    close(fd);
+}
+
+static uint16_t first_answer(int fd, char *refusal, size_t size)
+{
+    uint8_t bytes[FRAME_HEADER_SIZE + 1024];
+    struct frame frame = {0};
+    enum mc_status status;
+    const char *bad;
+    ssize_t n = 0;
+
+    for (int i = 0; i < 200 && n < FRAME_HEADER_SIZE; i++) {
+        run_for(loop, 5);
+        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK);
+    }
+    if (n < FRAME_HEADER_SIZE || frame_decode(bytes, 1024, &frame, &bad) != MC_OK)
+        return 0;
+    if (frame.type == MSG_REFUSE)
+        refuse_decode(slice_of(bytes + FRAME_HEADER_SIZE, frame.body_len), &status, refusal, size);
+    return frame.type;
+}
+
+/* Beyond the limit: refused with the reason, then not even that; and served again when somebody has gone. */
+static void test_too_many_connections(void **state)
+{
+    char why[128] = "";
+    int fds[5];
+
+    listen_opts.conns_max = 2;
+    fds[0] = raw_connect();
+    for (int i = 1; i < 5; i++)
+        fds[i] = raw_connect_again();
+    run_for(loop, 20);
+    assert_true(hung_up(&fds[4]));
+    close(fds[2]);
+    close(fds[1]);
+    run_for(loop, 20);
+    raw_hello(fds[0]);
+    assert_int_equal(first_answer(fds[0], why, sizeof(why)), MSG_HELLO_OK);
+    fds[1] = raw_connect_again();
+    run_for(loop, 20);
+    raw_hello(fds[3]);
+    assert_int_equal(first_answer(fds[3], why, sizeof(why)), MSG_REFUSE);
+    assert_non_null(strstr(why, "already serving 2 connections"));
+    close(fds[3]);
+    run_for(loop, 20);
+    raw_hello(fds[1]);
+    server.ready = false; /* one recorder for two connections */
+    assert_int_equal(first_answer(fds[1], why, sizeof(why)), MSG_HELLO_OK);
+    close(fds[4]);
+    close(fds[0]);
+    assert_true(run_until(loop, flag_is_set, &server.closed, 1000));
+    server.closed = false;
+    close(fds[1]);
+    assert_true(run_until(loop, flag_is_set, &server.closed, 1000));
+}
+
 static void test_pending_is_no_answer(void **state)
 {
     uint8_t head[FRAME_HEADER_SIZE];
@@ -1004,6 +1105,49 @@ static void test_pass_descriptor(void **state)
     assert_int_equal(fstat(server.fd, &b), 0);
     assert_int_equal(a.st_ino, b.st_ino);
     close(server.fd);
+}
+
+static unsigned open_descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Descriptors that no frame announces are held in a small number only, and closed with the connection. */
+static void test_too_many_descriptors(void **state)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(3 * sizeof(int))];
+    } control = {0};
+    char byte = 'M';
+    struct iovec iov = {&byte, 1};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+    struct addr addr = {.kind = ADDR_UNIX};
+    int three[3] = {0, 1, 2}, fd;
+    unsigned before;
+
+    snprintf(addr.host, sizeof(addr.host), "%s/sock", dir);
+    assert_int_equal(conn_listen(loop, &addr, &listen_opts, &listener), MC_OK);
+    fd = raw_connect_again();
+    before = open_descriptors();
+    cmsg->cmsg_level = SOL_SOCKET;
+    cmsg->cmsg_type = SCM_RIGHTS;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(three));
+    memcpy(CMSG_DATA(cmsg), three, sizeof(three));
+    for (int i = 0; i < 20 && !hung_up(&fd); i++) {
+        sendmsg(fd, &msg, MSG_NOSIGNAL);
+        run_for(loop, 5);
+        assert_true(open_descriptors() <= before + 1 + 8);
+    }
+    assert_true(hung_up(&fd));
+    assert_int_equal(open_descriptors(), before);
+    close(fd);
 }
 
 static void test_descriptor_over_tcp(void **state)
@@ -1247,6 +1391,9 @@ int main(void)
         T(test_garbage_first),
         T(test_garbage_later),
         T(test_questions_without_reading),
+        T(test_slow_handshake),
+        T(test_too_many_connections),
+        T(test_too_many_descriptors),
         T(test_pending_is_no_answer),
         T(test_body_damaged),
         T(test_second_hello),
