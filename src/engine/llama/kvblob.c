@@ -7,7 +7,8 @@
 #include "engine/llama/kvblob.h"
 
 enum {
-    MAGIC_SIZE = 16,      /* magic, sequence, streams, cells */
+    MAGIC_SIZE = 8,       /* magic, sequence */
+    COUNTS_SIZE = 8,      /* streams, cells */
     CELL_SIZE = 12,       /* position, sequences, sequence */
     SECTIONS_SIZE = 8,    /* v_transposed, layers */
     PLANE_HEAD_SIZE = 12, /* type, row size */
@@ -41,16 +42,30 @@ enum mc_status kvblob_shape_init(struct kvblob_shape *shape, const struct mc_geo
     return MC_OK;
 }
 
+static size_t head_size(const struct kvblob_shape *shape)
+{
+    return (shape->bare ? 0 : MAGIC_SIZE) + COUNTS_SIZE;
+}
+
+bool kvblob_adapt(struct kvblob_shape *shape, size_t size, uint32_t cells)
+{
+    shape->bare = false;
+    if (size == kvblob_size(shape, cells))
+        return true;
+    shape->bare = true;
+    return size == kvblob_size(shape, cells);
+}
+
 size_t kvblob_size(const struct kvblob_shape *shape, uint32_t cells)
 {
-    return MAGIC_SIZE + SECTIONS_SIZE + (size_t)cells * CELL_SIZE + (size_t)shape->planes * PLANE_HEAD_SIZE +
+    return head_size(shape) + SECTIONS_SIZE + (size_t)cells * CELL_SIZE + (size_t)shape->planes * PLANE_HEAD_SIZE +
            (size_t)(shape->row_bytes * cells);
 }
 
 /* All planes that come earlier in blob order: every K before the first V, each section by layer. */
 size_t kvblob_rows(const struct kvblob_shape *shape, uint32_t cells, uint32_t plane)
 {
-    size_t at = MAGIC_SIZE + SECTIONS_SIZE + (size_t)cells * CELL_SIZE;
+    size_t at = head_size(shape) + SECTIONS_SIZE + (size_t)cells * CELL_SIZE;
     bool wanted_v = is_v(mc_geometry_plane(shape->geometry, plane));
 
     for (uint32_t i = 0; i < shape->planes; i++) {
@@ -67,11 +82,14 @@ void kvblob_frame(const struct kvblob_shape *shape, uint8_t *blob, uint32_t cell
 {
     uint8_t *at = blob;
 
-    le32_put(at, BLOB_MAGIC);
-    le32_put(at + 4, (uint32_t)seq);
-    le32_put(at + 8, 1);
-    le32_put(at + 12, cells);
-    at += MAGIC_SIZE;
+    if (!shape->bare) {
+        le32_put(at, BLOB_MAGIC);
+        le32_put(at + 4, (uint32_t)seq);
+        at += MAGIC_SIZE;
+    }
+    le32_put(at, 1);
+    le32_put(at + 4, cells);
+    at += COUNTS_SIZE;
     for (uint32_t i = 0; i < cells; i++, at += CELL_SIZE) {
         le32_put(at, first + i);
         le32_put(at + 4, 1);
@@ -128,13 +146,15 @@ bool kvblob_check(const struct kvblob_shape *shape, const uint8_t *blob, size_t 
     *what = NULL;
     if (!expect(size == kvblob_size(shape, cells), "size", what))
         return false;
-    if (!expect(le32_get(blob) == BLOB_MAGIC, "magic", what) ||
-        !expect(le32_get(blob + 4) == (uint32_t)seq, "sequence", what) ||
-        !expect(le32_get(blob + 8) == 1, "streams", what) || !expect(le32_get(blob + 12) == cells, "cells", what))
+    if (!shape->bare && (!expect(le32_get(blob) == BLOB_MAGIC, "magic", what) ||
+                            !expect(le32_get(blob + 4) == (uint32_t)seq, "sequence", what)))
         return false;
-    if (!check_cells(blob + MAGIC_SIZE, cells, seq, first, order, what))
+    const uint8_t *counts = blob + head_size(shape) - COUNTS_SIZE;
+    if (!expect(le32_get(counts) == 1, "streams", what) || !expect(le32_get(counts + 4) == cells, "cells", what))
         return false;
-    const uint8_t *sections = blob + MAGIC_SIZE + (size_t)cells * CELL_SIZE;
+    if (!check_cells(counts + COUNTS_SIZE, cells, seq, first, order, what))
+        return false;
+    const uint8_t *sections = counts + COUNTS_SIZE + (size_t)cells * CELL_SIZE;
     if (!expect(le32_get(sections) == 0, "v transposed", what) ||
         !expect(le32_get(sections + 4) == shape->layers, "layers", what))
         return false;

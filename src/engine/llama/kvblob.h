@@ -8,8 +8,8 @@
  *   layers x { i32 type, u64 row size, cells x row }     K
  *   layers x { i32 type, u64 row size, cells x row }     V (layers that have one)
  *
- * The form is unversioned and may change with any tag: llama.c compares a blob the library wrote with these rules when it
- * opens, and refuses the library if they differ.
+ * Older tags (b6673) begin with `streams`, without magic and sequence. The form is unversioned and may change with any tag:
+ * llama.c compares a blob the library wrote with these rules when it opens, and refuses the library if they differ.
  * Pure functions; any thread. */
 #ifndef LLAMA_KVBLOB_H
 #define LLAMA_KVBLOB_H
@@ -27,10 +27,14 @@ struct kvblob_shape {
     uint32_t layers;
     uint64_t row_bytes; /* of all planes together */
     uint32_t planes;
+    bool bare; /* the older form, without magic and sequence */
 };
 
 /* MC_ENOSUP: a plane that llama.cpp's form has no place for. */
 enum mc_status kvblob_shape_init(struct kvblob_shape *shape, const struct mc_geometry *geometry, int32_t type);
+
+/* Find out by its size which form a blob of `cells` cells has; false: none that is known. */
+bool kvblob_adapt(struct kvblob_shape *shape, size_t size, uint32_t cells);
 
 /* Bytes of a blob of that many cells. */
 size_t kvblob_size(const struct kvblob_shape *shape, uint32_t cells);

@@ -60,6 +60,26 @@ static void framed_blob_checks(void **state)
     free(blob);
 }
 
+/* The form of older tags: eight bytes fewer in front. */
+static void bare_form(void **state)
+{
+    uint32_t order[64];
+    const char *what;
+    size_t size = kvblob_size(&shape, 64);
+    struct kvblob_shape bare = shape;
+    uint8_t *blob = malloc(size);
+
+    assert_true(kvblob_adapt(&bare, size, 64) && !bare.bare);
+    assert_true(kvblob_adapt(&bare, size - 8, 64) && bare.bare);
+    assert_int_equal(kvblob_size(&bare, 64), 1476064); /* measured on b6673 */
+    kvblob_frame(&bare, blob, 64, 7, 640);
+    assert_int_equal(le32_get(blob), 1);
+    assert_int_equal(le32_get(blob + 4), 64);
+    assert_true(kvblob_check(&bare, blob, size - 8, 64, 7, 640, order, &what));
+    assert_false(kvblob_adapt(&bare, size - 4, 64));
+    free(blob);
+}
+
 /* Cells of a fragmented cache come in any order. */
 static void cells_out_of_order(void **state)
 {
@@ -153,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measured_size),
         cmocka_unit_test(framed_blob_checks),
+        cmocka_unit_test(bare_form),
         cmocka_unit_test(cells_out_of_order),
         cmocka_unit_test(faults_are_named),
         cmocka_unit_test(shapes),

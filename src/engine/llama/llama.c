@@ -16,8 +16,8 @@
  * scratch); gaps and blocks merged twice are not detected (core.c does); scratch must be below n_seq_max; cells must go in
  * ascending order of position for bit-equal logits; everything on one thread.
  *
- * API: only calls and fields that have been there for long are used, so that other tags of llama.cpp build; what may differ
- * silently, the form of the blob, is tried out at open.
+ * API: only calls and fields that have been there for long are used, so that other tags of llama.cpp build (b6673, a year
+ * older, passes the same tests); what may differ silently, the form of the blob, is tried out at open.
  *
  * Threads: as engine.h. The log callback may come from any thread. */
 #include <assert.h>
@@ -40,6 +40,10 @@ enum {
     IMPORT_CELLS_MAX = 512, /* tokens per set_data: 11.8 MB for SmolLM2; more gains nothing (llama-engine.md) */
     LOG_LINE_MAX = 512,
 };
+
+/* Calls that older tags do not have: NULL there. */
+bool llama_model_is_hybrid(const struct llama_model *model) __attribute__((weak));
+const char *llama_version(void) __attribute__((weak));
 
 static const struct mc_engine_host *host; /* set once by the plug-in's entry */
 
@@ -712,7 +716,7 @@ static const char *refused_kind(const struct llama_model *model)
     }
     if (llama_model_is_recurrent(model))
         return "recurrent layers";
-    if (llama_model_is_hybrid(model))
+    if (llama_model_is_hybrid && llama_model_is_hybrid(model))
         return "hybrid (attention and recurrent) layers";
     if (llama_model_n_swa(model) > 0)
         return "sliding window attention";
@@ -765,14 +769,14 @@ static enum mc_status make_context(
     llama->scratch = (llama_seq_id)o->sequences_max;
     llama->plug = llama->scratch + 1;
     llama->context_tokens = (o->context_tokens + CELLMAP_PAGE - 1) / CELLMAP_PAGE * CELLMAP_PAGE;
-    llama->threads = o->threads;
+    llama->threads = o->threads / 2 ? o->threads / 2 : 1; /* until it was tried out */
     /* a page's end may stay empty in each sequence: with this much more, what core.c counts as free is free */
     p.n_ctx = llama->context_tokens + o->sequences_max * CELLMAP_PAGE;
     p.n_batch = llama->batch_max;
     p.n_ubatch = llama->batch_max;
     p.n_seq_max = o->sequences_max + 2;
-    p.n_threads = (int32_t)o->threads;
-    p.n_threads_batch = (int32_t)o->threads;
+    p.n_threads = (int32_t)llama->threads;
+    p.n_threads_batch = (int32_t)llama->threads;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
     p.type_k = GGML_TYPE_F16;
     p.type_v = GGML_TYPE_F16;
@@ -810,21 +814,27 @@ static enum mc_status make_buffers(struct llama_engine *llama, const struct mc_e
 }
 
 /* Does the library's state have the form kvblob.h says? Compute one block (which warms weights and caches as well), take it
- * out, put it into another sequence, take it out again: the same bytes, or this library is not for us. */
+ * out, put it into another sequence, take it out again: the same bytes, or this library is not for us. On half of
+ * the threads: workers of a host start together, and the library's threads spin (seconds instead of tenths). */
 static enum mc_status try_out(struct llama_engine *llama, char *err, size_t err_size)
 {
     struct mc_engine *engine = &llama->engine;
     uint32_t n = llama->block_tokens, layers = llama->shape.layers;
+    uint32_t all = n < CELLMAP_PAGE ? CELLMAP_PAGE : n; /* whole pages: nothing is plugged before the form is known */
     size_t size = (size_t)mc_layout_size(llama->layout), imported;
     uint8_t *first = malloc(size), *second = malloc(size);
     enum mc_status st = first && second ? MC_OK : MC_ENOMEM;
     const char *step = "memory";
 
-    for (uint32_t at = 0; at < n && st == MC_OK; at += llama->batch_max) {
-        uint32_t tokens[MC_BLOCK_TOKENS_MAX] = {0}, count = n - at < llama->batch_max ? n - at : llama->batch_max;
+    for (uint32_t at = 0; at < all && st == MC_OK; at += llama->batch_max) {
+        uint32_t tokens[MC_BLOCK_TOKENS_MAX] = {0}, count = all - at < llama->batch_max ? all - at : llama->batch_max;
 
         step = "computing";
         st = prefill(engine, 0, at, tokens, count, NULL, NULL, NULL, NULL);
+    }
+    if (st == MC_OK) {
+        step = "size";
+        st = kvblob_adapt(&llama->shape, llama_state_seq_get_size(llama->context, 0), all) ? MC_OK : MC_ENOSUP;
     }
     if (st == MC_OK) {
         step = "export";
@@ -858,7 +868,6 @@ static enum mc_status try_out(struct llama_engine *llama, char *err, size_t err_
 /* "v0.5.0", as the build was told; else as the library says; else a hash of its file: the version is part of the identity. */
 static void find_version(struct llama_engine *llama)
 {
-    const char *(*version)(void);
     uint8_t hash[32];
     Dl_info info;
     char hex[65];
@@ -866,9 +875,8 @@ static void find_version(struct llama_engine *llama)
     snprintf(llama->version, sizeof llama->version, "%s", LLAMA_TAG);
     if (llama->version[0])
         return;
-    *(void **)&version = dlsym(RTLD_DEFAULT, "llama_version");
-    if (version) {
-        snprintf(llama->version, sizeof llama->version, "%s", version());
+    if (llama_version) {
+        snprintf(llama->version, sizeof llama->version, "%s", llama_version());
         return;
     }
     if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && model_hash(info.dli_fname, hash) == MC_OK) {
@@ -966,6 +974,7 @@ static enum mc_status open_with(struct llama_engine *llama, const struct mc_engi
     choose_name(llama, o);
     fill_info(llama, &file);
     st = try_out(llama, err, err_size);
+    set_threads(&llama->engine, o->threads);
     return st == MC_OK ? fill_record(llama, o, gguf, &file, err, err_size) : st;
 }
 
