@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -158,6 +160,90 @@ static void foreign_user(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* ---- descriptors out ---- */
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec at;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &at);
+    return (uint64_t)at.tv_sec * NS_PER_S + (uint64_t)at.tv_nsec;
+}
+
+enum { CROWD = 16 };
+
+/* A child that connects and says nothing until the pipe is closed. */
+static pid_t crowd_start(const char *path, int *up, int *down)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int ups[2], downs[2];
+    char byte = 0;
+    pid_t pid;
+
+    assert_int_equal(pipe(ups), 0);
+    assert_int_equal(pipe(downs), 0);
+    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(20);
+        close(downs[1]);
+        if (read(downs[0], &byte, 1) != 1)
+            _exit(1);
+        for (int i = 0; i < CROWD; i++)
+            if (connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&sun, sizeof(sun)) != 0)
+                _exit(1);
+        if (write(ups[1], &byte, 1) != 1)
+            _exit(1);
+        _exit(read(downs[0], &byte, 1) != 0);
+    }
+    close(ups[1]);
+    close(downs[0]);
+    *up = ups[0];
+    *down = downs[1];
+    return pid;
+}
+
+/* When accepting fails for want of descriptors the engine neither burns a processor nor stops listening for good. */
+static void no_descriptors(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX", byte = 0;
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct rlimit all, few;
+    struct mc_peer *peer;
+    struct mc_region_key key;
+    struct mc_te *a, *b;
+    uint64_t before;
+    int up, down, status;
+    void *addr;
+    pid_t pid;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &a), MC_OK);
+    assert_int_equal(mc_te_create(&opts, &b), MC_OK);
+    assert_int_equal(mc_te_alloc(a, 4096, MC_REGION_READ, &addr, &key), MC_OK);
+    pid = crowd_start(shm_path(a->shm), &up, &down);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    few = (struct rlimit){.rlim_cur = (rlim_t)dup(0), .rlim_max = all.rlim_max};
+    close((int)few.rlim_cur);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(write(down, &byte, 1), 1);
+    assert_int_equal(read(up, &byte, 1), 1); /* all of them wait now */
+    before = cpu_ns();
+    usleep(400000);
+    assert_in_range((cpu_ns() - before) / NS_PER_MS, 0, 100);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
+    assert_int_equal(mc_peer_path(peer, &key), MC_PATH_SHM_MEMFD);
+    close(down);
+    close(up);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    mc_te_destroy(b);
+    mc_te_destroy(a);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 /* Another host id: shared memory is not tried, by name it is refused, auto goes over tcp. */
 static void other_host(void **state)
 {
@@ -225,6 +311,7 @@ int main(void)
         cmocka_unit_test(readonly_descriptor),
         cmocka_unit_test(open_directory_refused),
         cmocka_unit_test(foreign_user),
+        cmocka_unit_test(no_descriptors),
         cmocka_unit_test(other_host),
         cmocka_unit_test(views),
     };
