@@ -38,9 +38,9 @@ enum mc_status {
     MC_ETOOBIG = -12,   /* longer than a documented limit */
 
     /* the connection is gone; a new one may work */
-    MC_ECLOSED = -32,   /* closed by us or by the peer */
-    MC_EPROTO = -33,    /* malformed frame, bad checksum on the wire, unexpected message */
-    MC_EVERSION = -34,  /* no common protocol version */
+    MC_ECLOSED = -32,  /* closed by us or by the peer */
+    MC_EPROTO = -33,   /* malformed frame, bad checksum on the wire, unexpected message */
+    MC_EVERSION = -34, /* no common protocol version */
 
     /* the peer is gone */
     MC_EPEERDOWN = -64, /* killed, unreachable, or under suspicion: an immediate answer, not a timeout */

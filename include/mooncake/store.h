@@ -36,25 +36,25 @@ struct mc_store_batch;
 struct mc_te;
 
 enum {
-    MC_NAME_MAX = 1024,           /* bytes of a named key */
-    MC_OBJECT_MAX = 1 << 30,      /* bytes of one object */
-    MC_CHUNK_MAX = 64 << 10,      /* bytes under one checksum */
-    MC_RANGES_MAX = 1024,         /* pieces of one get */
-    MC_STORE_OPS_MAX = 65536,     /* operations in one batch */
+    MC_NAME_MAX = 1024,       /* bytes of a named key */
+    MC_OBJECT_MAX = 1 << 30,  /* bytes of one object */
+    MC_CHUNK_MAX = 64 << 10,  /* bytes under one checksum */
+    MC_RANGES_MAX = 1024,     /* pieces of one get */
+    MC_STORE_OPS_MAX = 65536, /* operations in one batch */
     MC_REPLICAS_MAX = 8,
 };
 
 /* Options; zero or NULL means the default; set `size`. */
 struct mc_store_opts {
     size_t size;
-    const char *master;       /* "host:port" of the master; default "127.0.0.1:7400" */
-    const char *transport;    /* as in mc_te_opts */
-    const char *fault;        /* as in mc_te_opts */
-    const char *host_id;      /* as in mc_te_opts */
-    const char *run_dir;      /* as in mc_te_opts */
-    uint32_t ns;              /* namespace of all keys of this handle (tenant and model); default 0 */
-    uint32_t locations_max;   /* cached locations; default 1,048,576 */
-    uint32_t connect_ms;      /* how long open waits for the master; 0: do not wait, connect in the background */
+    const char *master;     /* "host:port" of the master; default "127.0.0.1:7400" */
+    const char *transport;  /* as in mc_te_opts */
+    const char *fault;      /* as in mc_te_opts */
+    const char *host_id;    /* as in mc_te_opts */
+    const char *run_dir;    /* as in mc_te_opts */
+    uint32_t ns;            /* namespace of all keys of this handle (tenant and model); default 0 */
+    uint32_t locations_max; /* cached locations; default 1,048,576 */
+    uint32_t connect_ms;    /* how long open waits for the master; 0: do not wait, connect in the background */
 };
 
 /* Open a client. `*out` is given: mc_store_close().
@@ -72,12 +72,12 @@ MC_API struct mc_te *mc_store_te(struct mc_store *store);
 enum mc_key_kind { MC_KEY_BLOCK = 1, MC_KEY_NAMED = 2 };
 
 struct mc_key {
-    uint8_t kind;         /* enum mc_key_kind */
-    uint16_t group;       /* kv-cache group of hybrid models; 0 */
-    uint16_t shard;       /* tensor-parallel rank of this part, 0..shards-1 */
-    uint16_t shards;      /* parts of the block; 0 and 1 mean one. A block is a hit when all parts are there */
-    uint8_t id[16];       /* block: its id */
-    const char *name;     /* named: borrowed like other memory of the op; need not end in 0 */
+    uint8_t kind;     /* enum mc_key_kind */
+    uint16_t group;   /* kv-cache group of hybrid models; 0 */
+    uint16_t shard;   /* tensor-parallel rank of this part, 0..shards-1 */
+    uint16_t shards;  /* parts of the block; 0 and 1 mean one. A block is a hit when all parts are there */
+    uint8_t id[16];   /* block: its id */
+    const char *name; /* named: borrowed like other memory of the op; need not end in 0 */
     uint32_t name_len;
 };
 
@@ -88,50 +88,50 @@ MC_API void mc_key_named(struct mc_key *key, const char *name, size_t len);
 /* ---- operations ------------------------------------------------------------------------------------------------ */
 
 enum mc_store_opcode {
-    MC_PUT = 1,  /* named: first put wins, MC_OK also for the loser, whose bytes are dropped (result.existed) */
-    MC_UPSERT,   /* named only: replace; acknowledged when every reachable owner knows the old version is dead */
-    MC_GET,      /* whole object, or the given ranges of it */
-    MC_EXISTS,   /* result.status MC_OK or MC_ENOENT; promises what it found for the lease time */
-    MC_REMOVE,   /* MC_OK, or MC_ENOENT; named: as upsert. MC_EPERM while promised, unless `force` */
+    MC_PUT = 1, /* named: first put wins, MC_OK also for the loser, whose bytes are dropped (result.existed) */
+    MC_UPSERT,  /* named only: replace; acknowledged when every reachable owner knows the old version is dead */
+    MC_GET,     /* whole object, or the given ranges of it */
+    MC_EXISTS,  /* result.status MC_OK or MC_ENOENT; promises what it found for the lease time */
+    MC_REMOVE,  /* MC_OK, or MC_ENOENT; named: as upsert. MC_EPERM while promised, unless `force` */
 };
 
 /* Why a get found nothing usable; MC_MISS_NONE with MC_OK. */
 enum mc_miss {
     MC_MISS_NONE,
-    MC_MISS_NEVER,      /* the index does not know the key */
-    MC_MISS_EVICTED,    /* it was there and was evicted */
-    MC_MISS_STALE,      /* the header at the location names another object or generation */
-    MC_MISS_CORRUPT,    /* a checksum failed and the header still stands */
-    MC_MISS_PEER_DOWN,  /* all owners are down, suspect or unreachable */
-    MC_MISS_TIMEOUT,    /* the deadline came first */
-    MC_MISS_MISMATCH,   /* length or geometry differ from what the caller asked for */
-    MC_MISS_MASTER_DOWN,/* no cached location, and no master to ask */
+    MC_MISS_NEVER,       /* the index does not know the key */
+    MC_MISS_EVICTED,     /* it was there and was evicted */
+    MC_MISS_STALE,       /* the header at the location names another object or generation */
+    MC_MISS_CORRUPT,     /* a checksum failed and the header still stands */
+    MC_MISS_PEER_DOWN,   /* all owners are down, suspect or unreachable */
+    MC_MISS_TIMEOUT,     /* the deadline came first */
+    MC_MISS_MISMATCH,    /* length or geometry differ from what the caller asked for */
+    MC_MISS_MASTER_DOWN, /* no cached location, and no master to ask */
 };
 MC_API const char *mc_miss_str(enum mc_miss miss);
 
 enum mc_object_flags {
-    MC_OBJ_DECODE = 1, /* made while decoding */
+    MC_OBJ_DECODE = 1,   /* made while decoding */
     MC_OBJ_SOFT_PIN = 2, /* evicted only after everything that is not */
 };
 
 /* What a put says about its object beside the bytes; all optional. Copied into the object's header. */
 struct mc_object_meta {
-    uint8_t parent[16];         /* block id this one hangs on; all zero: none. Leaves are evicted first */
-    uint32_t depth;             /* blocks before it in its prefix */
-    uint32_t tokens;            /* tokens in it */
-    uint64_t geometry;          /* geometry id (kvcache.h); 0: opaque bytes */
-    const uint64_t *plane_bytes;/* sizes of the planes in order; chunks never cross one; their sum is the length.
+    uint8_t parent[16];          /* block id this one hangs on; all zero: none. Leaves are evicted first */
+    uint32_t depth;              /* blocks before it in its prefix */
+    uint32_t tokens;             /* tokens in it */
+    uint64_t geometry;           /* geometry id (kvcache.h); 0: opaque bytes */
+    const uint64_t *plane_bytes; /* sizes of the planes in order; chunks never cross one; their sum is the length.
                                  * NULL: one plane. Borrowed */
     uint32_t planes;
-    uint32_t flags;             /* enum mc_object_flags */
-    uint32_t replicas;          /* copies wanted on distinct nodes; 0 and 1: one */
-    const char *node;           /* preferred node: UUID in hex or name; NULL: near first, then two random choices */
+    uint32_t flags;    /* enum mc_object_flags */
+    uint32_t replicas; /* copies wanted on distinct nodes; 0 and 1: one */
+    const char *node;  /* preferred node: UUID in hex or name; NULL: near first, then two random choices */
 };
 
 struct mc_range {
-    uint64_t offset;            /* in the object */
+    uint64_t offset; /* in the object */
     uint64_t len;
-    void *local;                /* where it goes */
+    void *local; /* where it goes */
 };
 
 /* A source of a put, or the destination of a whole get: pieces that lie one after the other in the object. */
@@ -142,14 +142,14 @@ struct mc_span {
 
 struct mc_store_result {
     enum mc_status status;
-    enum mc_miss miss;          /* gets */
-    bool existed;               /* put: the key was there already */
-    bool unindexed;             /* put of a block while the master was down: stored, announced later */
-    bool maybe_stale;           /* get of a named key from a cached location while the master was down */
-    uint64_t length;            /* get, exists: bytes of the object; put: bytes stored */
-    uint64_t version;           /* named keys */
-    uint8_t node[16];           /* owner that served or stored it */
-    uint8_t path;               /* enum mc_path the bytes took (transfer.h) */
+    enum mc_miss miss; /* gets */
+    bool existed;      /* put: the key was there already */
+    bool unindexed;    /* put of a block while the master was down: stored, announced later */
+    bool maybe_stale;  /* get of a named key from a cached location while the master was down */
+    uint64_t length;   /* get, exists: bytes of the object; put: bytes stored */
+    uint64_t version;  /* named keys */
+    uint8_t node[16];  /* owner that served or stored it */
+    uint8_t path;      /* enum mc_path the bytes took (transfer.h) */
 };
 
 struct mc_store_op {
@@ -160,8 +160,8 @@ struct mc_store_op {
     const struct mc_range *ranges; /* get: when nranges > 0 only these, `spans` unused */
     uint32_t nranges;
     const struct mc_object_meta *meta; /* put; NULL: none */
-    bool force;                  /* remove even while promised */
-    struct mc_store_result result; /* out */
+    bool force;                        /* remove even while promised */
+    struct mc_store_result result;     /* out */
 };
 
 typedef void mc_store_done_fn(struct mc_store_batch *batch, void *arg);
@@ -186,10 +186,10 @@ MC_API enum mc_status mc_store_sync(struct mc_store *store, struct mc_store_op *
 /* ---- prefix ---------------------------------------------------------------------------------------------------- */
 
 struct mc_prefix {
-    uint32_t blocks;      /* how many of the first ids are readable, without a hole */
-    uint64_t bytes;       /* their sizes together */
-    uint32_t local_blocks;/* of them on nodes of this host */
-    uint64_t token;       /* names the promise made on them: until it ends eviction takes others first */
+    uint32_t blocks;       /* how many of the first ids are readable, without a hole */
+    uint64_t bytes;        /* their sizes together */
+    uint32_t local_blocks; /* of them on nodes of this host */
+    uint64_t token;        /* names the promise made on them: until it ends eviction takes others first */
 };
 
 /* How many nodes hold each of the first blocks: for the scheduler. `counts[i]` = blocks of the prefix, from the
@@ -218,11 +218,11 @@ MC_API enum mc_status mc_store_prefix_async(struct mc_store *store, const uint8_
 struct mc_store_part;
 MC_API enum mc_status mc_store_part_begin(struct mc_store *store, const struct mc_key *key, uint64_t length,
     const struct mc_object_meta *meta, uint32_t deadline_ms, struct mc_store_part **out);
-MC_API enum mc_status mc_store_part_write(struct mc_store_part *part, uint64_t offset, const void *data, uint64_t len,
-    uint32_t deadline_ms);
+MC_API enum mc_status mc_store_part_write(
+    struct mc_store_part *part, uint64_t offset, const void *data, uint64_t len, uint32_t deadline_ms);
 /* Ends it either way; MC_EINVAL when not every byte was written. */
-MC_API enum mc_status mc_store_part_commit(struct mc_store_part *part, uint32_t deadline_ms,
-    struct mc_store_result *out);
+MC_API enum mc_status mc_store_part_commit(
+    struct mc_store_part *part, uint32_t deadline_ms, struct mc_store_result *out);
 MC_API void mc_store_part_abort(struct mc_store_part *part);
 
 /* ---- views in place -------------------------------------------------------------------------------------------- */
@@ -234,11 +234,11 @@ struct mc_view {
     const void *addr;
     uint64_t length;
     uint64_t version;
-    uint64_t pin;    /* for mc_store_view_release */
+    uint64_t pin; /* for mc_store_view_release */
     uint8_t node[16];
 };
-MC_API enum mc_status mc_store_view(struct mc_store *store, const struct mc_key *key, uint32_t pin_ms,
-    uint32_t deadline_ms, struct mc_view *out);
+MC_API enum mc_status mc_store_view(
+    struct mc_store *store, const struct mc_key *key, uint32_t pin_ms, uint32_t deadline_ms, struct mc_view *out);
 MC_API void mc_store_view_release(struct mc_store *store, struct mc_view *view);
 
 /* Pin or unpin objects without a view, e.g. the blocks of a running request. Pins of a client that dies end with its
@@ -252,27 +252,27 @@ MC_API void mc_store_unpin(struct mc_store *store, uint64_t token);
 struct mc_location {
     uint8_t node[16];
     uint32_t epoch;
-    uint8_t tier;        /* 0 DRAM */
-    uint8_t state;       /* 0 up, 1 suspect, 2 unreachable */
+    uint8_t tier;  /* 0 DRAM */
+    uint8_t state; /* 0 up, 1 suspect, 2 unreachable */
     uint32_t segment;
     uint64_t offset, length, generation, version;
 };
 /* Where a key lies, without promising anything. `*n` in: capacity, out: rows.  MC_ENOENT */
-MC_API enum mc_status mc_store_where(struct mc_store *store, const struct mc_key *key, uint32_t deadline_ms,
-    struct mc_location *rows, uint32_t *n);
+MC_API enum mc_status mc_store_where(
+    struct mc_store *store, const struct mc_key *key, uint32_t deadline_ms, struct mc_location *rows, uint32_t *n);
 
 struct mc_node_info {
     uint8_t uuid[16];
     uint32_t epoch;
-    uint8_t state;           /* 0 up, 1 suspect, 2 unreachable, 3 draining */
+    uint8_t state; /* 0 up, 1 suspect, 2 unreachable, 3 draining */
     char name[64];
     char address[128];
     char host_id[64];
     uint64_t capacity, used, objects;
     uint64_t puts, evictions, hits; /* since its start */
 };
-MC_API enum mc_status mc_store_nodes(struct mc_store *store, uint32_t deadline_ms, struct mc_node_info *rows,
-    uint32_t *n);
+MC_API enum mc_status mc_store_nodes(
+    struct mc_store *store, uint32_t deadline_ms, struct mc_node_info *rows, uint32_t *n);
 
 /* List keys of this namespace, in no order, from `*cursor` (start with 0; 0 again: the end). Names and block ids are
  * written as text into `buf`, one per line with size and node, for people and tools. */
@@ -301,11 +301,11 @@ MC_API void mc_store_stats(struct mc_store *store, struct mc_store_stats *out);
 MC_API enum mc_status mc_store_put(struct mc_store *store, const struct mc_key *key, const void *data, uint64_t len,
     const struct mc_object_meta *meta, uint32_t deadline_ms);
 /* `cap` bytes at `data`; `*len` receives the object's length, also with MC_ETOOBIG when it does not fit. */
-MC_API enum mc_status mc_store_get(struct mc_store *store, const struct mc_key *key, void *data, uint64_t cap,
-    uint64_t *len, uint32_t deadline_ms);
+MC_API enum mc_status mc_store_get(
+    struct mc_store *store, const struct mc_key *key, void *data, uint64_t cap, uint64_t *len, uint32_t deadline_ms);
 MC_API enum mc_status mc_store_exists(struct mc_store *store, const struct mc_key *key, uint32_t deadline_ms);
-MC_API enum mc_status mc_store_remove(struct mc_store *store, const struct mc_key *key, bool force,
-    uint32_t deadline_ms);
+MC_API enum mc_status mc_store_remove(
+    struct mc_store *store, const struct mc_key *key, bool force, uint32_t deadline_ms);
 
 #ifdef __cplusplus
 }

@@ -44,24 +44,25 @@ struct mc_peer;
 struct mc_batch;
 
 enum {
-    MC_TE_LINKS_MAX = 16,       /* connections to one peer */
-    MC_TE_OPS_MAX = 1 << 20,    /* operations in one batch */
+    MC_TE_LINKS_MAX = 16,          /* connections to one peer */
+    MC_TE_OPS_MAX = 1 << 20,       /* operations in one batch */
     MC_TE_DEADLINE_MAX = 86400000, /* ms; longer is MC_EINVAL */
 };
 
 /* Options of an engine. Zero or NULL means the default; set `size` to sizeof(struct mc_te_opts). */
 struct mc_te_opts {
     size_t size;
-    const char *listen;     /* "host:port", "[v6]:port"; default "127.0.0.1:0"; "none": reachable only through peers
+    const char *listen;    /* "host:port", "[v6]:port"; default "127.0.0.1:0"; "none": reachable only through peers
                              * that this engine opened itself */
-    const char *transport;  /* "auto" (default), "tcp", "shm"; a list "shm,tcp" is tried in order */
-    const char *fault;      /* wraps every transport: "seed=7,drop=0.01,delay_ms=5,cut=0.001,corrupt=0.001"; default none */
-    const char *host_id;    /* peers with an equal host id try shared memory; default: the kernel's boot id */
-    const char *run_dir;    /* 0700 directory for the Unix socket; default $XDG_RUNTIME_DIR/mooncake or /tmp/mooncake-UID */
-    uint8_t uuid[16];       /* identity shown to peers; all zero: random */
-    uint32_t epoch;         /* start count of this identity */
-    uint32_t links;         /* tcp connections per peer, 1..MC_TE_LINKS_MAX; default 2 */
-    uint32_t inflight_max;  /* bytes of one link in flight, in KiB; default 4096 */
+    const char *transport; /* "auto" (default), "tcp", "shm"; a list "shm,tcp" is tried in order */
+    const char *fault; /* wraps every transport: "seed=7,drop=0.01,delay_ms=5,cut=0.001,corrupt=0.001"; default none */
+    const char *host_id; /* peers with an equal host id try shared memory; default: the kernel's boot id */
+    const char
+        *run_dir;     /* 0700 directory for the Unix socket; default $XDG_RUNTIME_DIR/mooncake or /tmp/mooncake-UID */
+    uint8_t uuid[16]; /* identity shown to peers; all zero: random */
+    uint32_t epoch;   /* start count of this identity */
+    uint32_t links;   /* tcp connections per peer, 1..MC_TE_LINKS_MAX; default 2 */
+    uint32_t inflight_max; /* bytes of one link in flight, in KiB; default 4096 */
 };
 
 /* Start an engine: opens its listener and loop thread. `*out` is given: end it with mc_te_destroy().
@@ -98,8 +99,8 @@ enum mc_region_flags {
 /* Register [addr, addr+len). The memory stays the caller's and must stay mapped until unregistered. Ranges may
  * overlap each other; any sub-range can be addressed.
  *   MC_EINVAL len 0, wraps, or flags unknown     MC_ENOMEM region table full (65,536) */
-MC_API enum mc_status mc_te_register(struct mc_te *te, void *addr, uint64_t len, uint32_t flags,
-    struct mc_region_key *key);
+MC_API enum mc_status mc_te_register(
+    struct mc_te *te, void *addr, uint64_t len, uint32_t flags, struct mc_region_key *key);
 
 /* Withdraw a region. Operations of peers that have not finished fail with MC_ENOENT at their next piece; when this
  * returns no byte of the range is read or written through this key any more. Waits for a piece being copied at this
@@ -108,17 +109,17 @@ MC_API enum mc_status mc_te_unregister(struct mc_te *te, const struct mc_region_
 
 /* Allocate `len` bytes of zeroed memory in a sealed memfd and register it: peers on the same host copy straight from
  * it (or map it, mc_peer_map). Pages are committed when first touched. End with mc_te_free(). */
-MC_API enum mc_status mc_te_alloc(struct mc_te *te, uint64_t len, uint32_t flags, void **addr,
-    struct mc_region_key *key);
+MC_API enum mc_status mc_te_alloc(
+    struct mc_te *te, uint64_t len, uint32_t flags, void **addr, struct mc_region_key *key);
 MC_API void mc_te_free(struct mc_te *te, void *addr);
 
 /* ---- peers ----------------------------------------------------------------------------------------------------- */
 
 struct mc_peer_opts {
     size_t size;
-    const uint8_t *uuid;    /* expected identity (16 bytes), or NULL: whoever answers */
-    uint32_t epoch;         /* expected epoch; 0: any */
-    uint32_t timeout_ms;    /* for the first connection; default 2000 */
+    const uint8_t *uuid; /* expected identity (16 bytes), or NULL: whoever answers */
+    uint32_t epoch;      /* expected epoch; 0: any */
+    uint32_t timeout_ms; /* for the first connection; default 2000 */
 };
 
 /* Connect to the engine listening at `address`. Blocks until the handshake is done or failed. The handle stays good
@@ -126,14 +127,14 @@ struct mc_peer_opts {
  *   MC_EINVAL address malformed     MC_EPEERDOWN nobody answers     MC_EREFUSED somebody else answers
  *   MC_EVERSION no common protocol version     MC_ETIMEDOUT
  * `*out` is given: mc_peer_close(). */
-MC_API enum mc_status mc_peer_open(struct mc_te *te, const char *address, const struct mc_peer_opts *opts,
-    struct mc_peer **out);
+MC_API enum mc_status mc_peer_open(
+    struct mc_te *te, const char *address, const struct mc_peer_opts *opts, struct mc_peer **out);
 
 /* Batches in flight complete with MC_ECLOSED first. */
 MC_API void mc_peer_close(struct mc_peer *peer);
 
 enum mc_path {
-    MC_PATH_NONE,      /* not reachable */
+    MC_PATH_NONE, /* not reachable */
     MC_PATH_TCP,
     MC_PATH_SHM_MEMFD, /* mapped sealed memfd */
     MC_PATH_SHM_VM,    /* process_vm_readv */
@@ -149,11 +150,11 @@ struct mc_peer_stats {
     uint64_t write_bytes[4]; /* pulled by the peer on our request, by enum mc_path */
     uint64_t served_bytes;   /* sent to the peer over tcp on its request */
     uint64_t batches, batches_failed, ops, retries;
-    uint64_t crc_errors;     /* pieces refused because their wire checksum was wrong */
-    uint64_t fences;         /* links cut so that a failed write could not land late */
-    uint32_t links;          /* open now */
-    uint32_t rtt_us;         /* smoothed, of small requests; 0 = not measured yet */
-    uint64_t bytes_per_s;    /* smoothed, of bulk reads; 0 = not measured yet */
+    uint64_t crc_errors;  /* pieces refused because their wire checksum was wrong */
+    uint64_t fences;      /* links cut so that a failed write could not land late */
+    uint32_t links;       /* open now */
+    uint32_t rtt_us;      /* smoothed, of small requests; 0 = not measured yet */
+    uint64_t bytes_per_s; /* smoothed, of bulk reads; 0 = not measured yet */
 };
 MC_API void mc_peer_stats(struct mc_peer *peer, struct mc_peer_stats *out);
 
@@ -161,8 +162,8 @@ MC_API void mc_peer_stats(struct mc_peer *peer, struct mc_peer_stats *out);
  * stay the peer's: what keeps them from changing (a pin) is between the two applications. Lent until mc_peer_unmap()
  * or mc_peer_close(). Mappings of one memfd are shared, so this is cheap.
  *   MC_ENOSUP the region is not reachable that way     MC_ENOENT region gone */
-MC_API enum mc_status mc_peer_map(struct mc_peer *peer, const struct mc_region_key *key, uint64_t offset, uint64_t len,
-    const void **addr);
+MC_API enum mc_status mc_peer_map(
+    struct mc_peer *peer, const struct mc_region_key *key, uint64_t offset, uint64_t len, const void **addr);
 MC_API void mc_peer_unmap(struct mc_peer *peer, const void *addr);
 
 /* ---- transfers ------------------------------------------------------------------------------------------------- */
@@ -171,13 +172,13 @@ enum mc_opcode { MC_READ, MC_WRITE };
 
 struct mc_op {
     enum mc_opcode opcode;
-    enum mc_status status;      /* out: result of this operation; MC_PENDING until then */
-    void *local;                /* MC_READ: destination; MC_WRITE: source. Borrowed until the batch completes. Need not
+    enum mc_status status; /* out: result of this operation; MC_PENDING until then */
+    void *local;           /* MC_READ: destination; MC_WRITE: source. Borrowed until the batch completes. Need not
                                  * be registered: the engine registers it for the time of the batch */
-    uint64_t len;               /* bytes; 0 is allowed and succeeds */
+    uint64_t len;          /* bytes; 0 is allowed and succeeds */
     struct mc_region_key region;
-    uint64_t offset;            /* in the remote region */
-    uint32_t *crc32c;           /* MC_READ: if not NULL, receives CRC32C of the bytes as they were stored at `local`,
+    uint64_t offset;  /* in the remote region */
+    uint32_t *crc32c; /* MC_READ: if not NULL, receives CRC32C of the bytes as they were stored at `local`,
                                  * computed in the same pass as the copy. MC_WRITE: must be NULL */
 };
 
