@@ -1,9 +1,9 @@
 /* crowd.h - is somebody else on our cores?
  *
  * Engines spin at barriers. When another process takes a core, every barrier waits for the thread that lost it, and one thread
- * fewer is faster than all of them. It shows in the CPU time of a step: alone it is wall time x threads. A step that got less
- * than CROWD_SHARE of that sends us to fewer threads for a while, doubling from 0.5 s to 8 s as long as it stays so; then one
- * step tries with all again. (An engine that sleeps, as the synthetic one does, looks crowded too: it does not mind.)
+ * fewer is faster than all of them. It shows in the CPU time of steps: alone it is wall time x threads. Steps of CROWD_NS_MIN
+ * together (one of prefill, a few of decode: any daemon takes a few milliseconds of one) that got less than CROWD_SHARE of that send us
+ * to fewer threads for a while, doubling from 0.5 s to 8 s as long as it stays so; then all threads are tried again. (An engine that sleeps, as the synthetic one does, looks crowded too: it does not mind.)
  * Pure; threads: the engine thread. */
 #ifndef WORKER_CROWD_H
 #define WORKER_CROWD_H
@@ -14,12 +14,14 @@
 #include "base/clock.h"
 
 enum { CROWD_PAUSE_MS_MIN = 500, CROWD_PAUSE_MS_MAX = 8000 };
-#define CROWD_SHARE       0.8
-#define CROWD_STEP_NS_MIN (2 * NS_PER_MS) /* shorter steps say nothing */
+#define CROWD_SHARE  0.8
+#define CROWD_NS_MIN (30 * NS_PER_MS)
 
 struct crowd {
     uint64_t until_ns;
     uint32_t pause_ms; /* the last one; 0: not crowded */
+    uint64_t wall_ns;  /* of steps with all threads, not judged yet */
+    double busy_ns;    /* their CPU time, by thread */
 };
 
 /* Threads to compute with, of `share` that are ours. */
@@ -30,7 +32,7 @@ static inline uint32_t crowd_threads(const struct crowd *crowd, uint32_t share, 
     return share > 1 && now < crowd->until_ns ? share - less : share;
 }
 
-/* Is the next step the one that tries with all threads? It should be a short one: it may be very slow. */
+/* Is the next step one that tries with all threads? It should be a short one: it may be very slow. */
 static inline bool crowd_tries(const struct crowd *crowd, uint64_t now)
 {
     return crowd->pause_ms && now >= crowd->until_ns;
@@ -40,9 +42,18 @@ static inline bool crowd_tries(const struct crowd *crowd, uint64_t now)
 static inline void crowd_step(
     struct crowd *crowd, uint32_t share, uint32_t threads, uint64_t wall_ns, uint64_t cpu_ns, uint64_t now)
 {
-    if (threads < 2 || threads < share || wall_ns < CROWD_STEP_NS_MIN)
+    bool alone;
+
+    if (threads < 2 || threads < share)
         return;
-    if ((double)cpu_ns >= CROWD_SHARE * (double)wall_ns * threads) {
+    crowd->wall_ns += wall_ns;
+    crowd->busy_ns += (double)cpu_ns / threads;
+    if (crowd->wall_ns < CROWD_NS_MIN)
+        return;
+    alone = crowd->busy_ns >= CROWD_SHARE * (double)crowd->wall_ns;
+    crowd->wall_ns = 0;
+    crowd->busy_ns = 0;
+    if (alone) {
         crowd->pause_ms = 0;
         return;
     }

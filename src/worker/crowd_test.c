@@ -20,37 +20,48 @@ static void alone(void **state)
     }
 }
 
+/* Somebody takes a core for one step in five. */
+static void disturbed(void **state)
+{
+    struct crowd crowd = {0};
+
+    for (uint64_t now = 0; now < 1000; now++) {
+        crowd_step(&crowd, 2, 2, 10 * MS, (now % 5 ? 20 : 12) * MS, now * 10 * MS);
+        assert_int_equal(crowd_threads(&crowd, 2, now * 10 * MS), 2);
+    }
+}
+
 static void crowded_then_alone(void **state)
 {
     struct crowd crowd = {0};
     uint64_t now = MS, tries = 0;
 
-    crowd_step(&crowd, 2, 2, 10 * MS, 12 * MS, now);
+    crowd_step(&crowd, 2, 2, 40 * MS, 48 * MS, now);
     assert_int_equal(crowd_threads(&crowd, 2, now), 1);
     /* A minute of it: tries with all threads become rare. */
-    for (; now < 60000 * MS; now += 10 * MS) {
+    for (; now < 60000 * MS; now += 40 * MS) {
         uint32_t threads = crowd_threads(&crowd, 2, now);
 
         tries += threads == 2;
-        crowd_step(&crowd, 2, threads, 10 * MS, 10 * MS, now);
+        crowd_step(&crowd, 2, threads, 40 * MS, 40 * MS, now);
     }
     assert_true(tries >= 5 && tries <= 12);
     assert_false(crowd_tries(&crowd, crowd.until_ns - 1));
     now = crowd.until_ns;
     assert_true(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now), 2);
-    crowd_step(&crowd, 2, 2, 10 * MS, 19 * MS, now);
+    crowd_step(&crowd, 2, 2, 40 * MS, 76 * MS, now);
     assert_false(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now + MS), 2);
 }
 
-/* One core, a reduced share, a step too short: nothing to learn. */
+/* One core, a reduced share, steps too short: nothing to learn. */
 static void nothing_to_learn(void **state)
 {
     struct crowd crowd = {0};
 
-    crowd_step(&crowd, 1, 1, 10 * MS, 1 * MS, MS);
-    crowd_step(&crowd, 4, 3, 10 * MS, 1 * MS, MS);
+    crowd_step(&crowd, 1, 1, 100 * MS, 1 * MS, MS);
+    crowd_step(&crowd, 4, 3, 100 * MS, 1 * MS, MS);
     crowd_step(&crowd, 4, 4, MS, 0, MS);
     assert_int_equal(crowd.until_ns, 0);
     assert_int_equal(crowd_threads(&crowd, 1, 0), 1);
@@ -81,8 +92,9 @@ static void gate_closes_and_opens(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(alone), cmocka_unit_test(crowded_then_alone),
-        cmocka_unit_test(nothing_to_learn), cmocka_unit_test(gate_closes_and_opens)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(alone), cmocka_unit_test(disturbed),
+        cmocka_unit_test(crowded_then_alone), cmocka_unit_test(nothing_to_learn),
+        cmocka_unit_test(gate_closes_and_opens)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
