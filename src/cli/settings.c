@@ -45,7 +45,7 @@ static const struct opt_row node_rows[] = {
     {"node-name", OPT_STRING, AT(node_name), NULL, .unit = "TEXT", .help = "name for people; default the host name"},
     {"zone", OPT_STRING, AT(zone), NULL, .unit = "TEXT", .help = "rack or room; nearer nodes are preferred"},
     {"state-dir", OPT_STRING, AT(state_dir), NULL, .unit = "DIR",
-        .help = "identity and epoch; default node-PORT in $XDG_STATE_HOME/mooncake"},
+        .help = "identity and epoch; default node-PORT in $XDG_STATE_HOME/mooncake, none for port 0"},
     {"node-admin", OPT_STRING, AT(node_admin), NULL, .unit = "ADDR", .help = "admin HTTP of the node; default none"},
     {"advertise", OPT_STRING, AT(advertise), NULL, .unit = "ADDR", .help = "address others are told; default as bound"},
     {"evict", OPT_STRING, AT(evict), NULL, .unit = "NAME", .help = "eviction policy; default lru, leaves first"},

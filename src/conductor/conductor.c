@@ -103,6 +103,11 @@ static enum mc_status open_fleet(struct conductor *c, const struct conductor_opt
     return MC_OK;
 }
 
+static void on_sent(void *arg)
+{
+    conductor_note_idle(arg);
+}
+
 static enum mc_status open_http(struct conductor *c, const struct conductor_opts *opts, char *err, size_t err_size)
 {
     struct http_opts http = {
@@ -111,6 +116,7 @@ static enum mc_status open_http(struct conductor *c, const struct conductor_opts
         .files = web_files,
         .file_count = web_file_count,
         .user = c,
+        .on_sent = on_sent,
         .conns_max = opts->requests_max + 64, /* the page, metrics and refusals need some, too */
     };
     enum mc_status status = parse_address(opts->http_listen, "http address", &http.addr, err, err_size);
@@ -225,7 +231,7 @@ enum mc_status conductor_start(struct conductor *conductor)
     return loop_thread_start(conductor->loop);
 }
 
-/* --- the end --- */
+/* --- the end: all requests have been answered and the answers have left --- */
 
 static void begin_drain(struct loop *loop, void *arg)
 {
@@ -238,7 +244,7 @@ static void begin_drain(struct loop *loop, void *arg)
 
 void conductor_note_idle(struct conductor *c)
 {
-    if (!c->draining || c->request_count > 0)
+    if (!c->draining || c->request_count > 0 || http_server_sending(c->http) > 0)
         return;
     pthread_mutex_lock(&c->idle_lock);
     c->idle = true;

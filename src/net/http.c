@@ -52,10 +52,39 @@ static void req_free(struct http_req *req)
     free(req);
 }
 
+/* --- answers on their way: the request is done, its connection belongs to evhttp --- */
+
+static void sending_ends(struct http_server *server)
+{
+    loop_enter(server->loop);
+    if (--server->sending == 0 && server->opts.on_sent)
+        server->opts.on_sent(server->opts.user);
+}
+
+static void on_sent(struct evhttp_request *ev, void *arg)
+{
+    evhttp_connection_set_closecb(evhttp_request_get_connection(ev), NULL, NULL);
+    sending_ends(arg);
+}
+
+static void on_lost(struct evhttp_connection *conn, void *arg)
+{
+    sending_ends(arg);
+}
+
+static void sending_begins(struct http_req *req)
+{
+    req->server->sending++;
+    evhttp_request_set_on_complete_cb(req->ev, on_sent, req->server);
+    evhttp_connection_set_closecb(req->conn, on_lost, req->server);
+}
+
 void http_req_done(struct http_req *req)
 {
     if (req->conn)
         evhttp_connection_set_closecb(req->conn, NULL, NULL);
+    if (req->conn && req->server)
+        sending_begins(req);
     req->state = HTTP_ENDED;
     loop_io_stop(&req->hup);
     if (!req->in_handler)
@@ -518,6 +547,7 @@ void http_server_destroy(struct http_server *server)
         return;
     assert(loop_in_thread(server->loop));
     http_server_stop_accepting(server);
+    server->opts.on_sent = NULL;
     list_for_each (node, &server->requests)
         list_entry(node, struct http_req, link)->freeing_conn = true;
     if (server->evhttp)
@@ -541,4 +571,9 @@ const struct addr *http_server_addr(const struct http_server *server)
 size_t http_server_open_requests(const struct http_server *server)
 {
     return server->request_count;
+}
+
+size_t http_server_sending(const struct http_server *server)
+{
+    return server->sending;
 }

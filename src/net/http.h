@@ -52,6 +52,8 @@ struct http_opts {
     const struct http_file *files; /* borrowed */
     size_t file_count;
     void *user;
+    void (*on_sent)(
+        void *user);          /* the last answer that was on its way has left, or its connection is gone; may be NULL */
     size_t stream_buffer_max; /* 0 = 1 MiB: a stream whose client is slower than that is cut */
     unsigned conns_max;       /* 0 = 1024 */
     unsigned idle_s;          /* 0 = 60: connections without a request */
@@ -68,6 +70,9 @@ void http_server_stop_accepting(struct http_server *server);
 
 const struct addr *http_server_addr(const struct http_server *server);
 size_t http_server_open_requests(const struct http_server *server);
+
+/* Answers that have been given and still lie in our buffers. */
+size_t http_server_sending(const struct http_server *server);
 
 /* --- the request; everything lent until it is answered --- */
 

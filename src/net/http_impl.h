@@ -34,6 +34,7 @@ struct http_server {
     struct addr addr;
     struct list requests;
     size_t request_count;
+    size_t sending; /* answers given that have not left yet */
     unsigned methods;
 };
 

@@ -27,7 +27,7 @@ enum mc_status state_open(const char *path, const char *fallback, struct state_d
     enum mc_status status = MC_OK;
 
     *dir = (struct state_dir){.lock_fd = -1};
-    if (path && strcmp(path, "none") == 0)
+    if (path ? strcmp(path, "none") == 0 : !fallback)
         return MC_OK;
     if (!path)
         status = xdg_path(XDG_STATE, fallback, dir->path, sizeof(dir->path));

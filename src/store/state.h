@@ -18,7 +18,7 @@ struct state_dir {
     int lock_fd;
 };
 
-/* `path` NULL: `fallback` in the user's state directory; "none": no directory. Creates what is missing, with mode 0700.
+/* `path` NULL: `fallback` in the user's state directory; "none", or neither: no directory. Creates what is missing, with mode 0700.
  * MC_EEXIST: another process holds it (logged); MC_ETOOBIG, MC_EPERM, MC_ENOENT, MC_ESYS (logged). */
 enum mc_status state_open(const char *path, const char *fallback, struct state_dir *dir);
 void state_close(struct state_dir *dir);

@@ -162,6 +162,23 @@ def test_sigterm_drains():
         assert not any(alive(pid) for pid in pids), "children outlive up"
 
 
+def test_sigterm_of_a_part_cuts_nothing():
+    for name in ["conductor", "decode-1", "prefill-1", "node", "master"]:
+        with Service(BINARY, *SLOW) as service:
+            whole = service.chat(PROMPT, 60, ignore_eos=True)["choices"][0]["message"]["content"]
+            stream = service.stream(PROMPT, 60, ignore_eos=True)
+            stream.wait_pieces(5)
+            pid = service.pids()[name]
+            os.kill(pid, signal.SIGTERM)
+            assert stream.text() == whole, f"SIGTERM of {name} cut or changed the stream"
+            wait_for(lambda: service.pids().get(name, pid) != pid, 10, f"{name} was started again")
+
+
+def test_two_beside_each_other():
+    with Service(BINARY) as first, Service(BINARY, env={"XDG_STATE_HOME": first.env["XDG_STATE_HOME"]}) as second:
+        assert first.chat("hi", 4)["choices"] and second.chat("hi", 4)["choices"]
+
+
 def test_killed_up_takes_children_along():
     with Service(BINARY) as service:
         pids = list(service.pids().values())

@@ -427,7 +427,7 @@ static enum mc_status set_up(struct store_master *master, const struct store_mas
     if (status != MC_OK)
         return status;
     snprintf(fallback, sizeof(fallback), "master-%u", addr.port);
-    status = state_open(opts->state_dir, fallback, &master->state);
+    status = state_open(opts->state_dir, addr.port ? fallback : NULL, &master->state);
     if (status == MC_OK)
         status = start_core(master, opts);
     if (status != MC_OK)

@@ -459,7 +459,7 @@ static enum mc_status set_up(struct store_node *node, const struct store_node_op
         !parse_addr("master", opts->master ? opts->master : "", STORE_MASTER_PORT, &master))
         return MC_EINVAL;
     snprintf(fallback, sizeof(fallback), "node-%u", listen.port);
-    status = state_open(opts->ephemeral ? "none" : opts->state_dir, fallback, &node->state);
+    status = state_open(opts->ephemeral ? "none" : opts->state_dir, listen.port ? fallback : NULL, &node->state);
     if (status == MC_OK)
         status = state_identity(&node->state, node->self.uuid, &node->self.epoch);
     if (status == MC_OK)
