@@ -341,7 +341,8 @@ def test_kv():
         run = service.run("kv", "get", "weights/a", *at, text=False)
         assert run.returncode == 0 and run.stdout == data, (run.returncode, len(run.stdout), run.stderr)
         run = service.run("kv", "where", "weights/a", "--json", *at)
-        assert json.loads(run.stdout)["length"] == len(data), run
+        place = json.loads(run.stdout)
+        assert place["length"] == len(data) and place["state"] == "up", place
         listed = json.loads(service.run("kv", "ls", "weights/", "--json", *at).stdout)
         assert listed["key"].endswith("weights/a") and listed["bytes"] == len(data), listed
         assert service.run("kv", "get", listed["key"], *at, text=False).stdout == data, "the key as listed does not get it"

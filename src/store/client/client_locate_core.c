@@ -300,6 +300,17 @@ void client_lookups_flush(struct client_core *core, uint64_t now)
         lookup_send(core, now);
 }
 
+/* What we found out ourselves; of a node that we have not reached yet, what the master says. */
+static uint8_t state_of(const struct cpeer *peer)
+{
+    switch (peer->health) {
+    case PEER_OK: return NODE_UP;
+    case PEER_SUSPECT: return NODE_SUSPECT;
+    case PEER_CONNECTING: return peer->member.state;
+    default: return NODE_UNREACHABLE;
+    }
+}
+
 void client_where_fill(struct client_core *core, struct client_private *p)
 {
     struct client_call *call = p->call;
@@ -311,9 +322,7 @@ void client_where_fill(struct client_core *core, struct client_private *p)
 
         *row = (struct mc_location){
             .epoch = place->epoch,
-            .state = core->peers[place->peer].health == PEER_OK        ? 0
-                     : core->peers[place->peer].health == PEER_SUSPECT ? 1
-                                                                       : 2,
+            .state = state_of(&core->peers[place->peer]),
             .segment = place->segment,
             .offset = place->offset,
             .length = place->length,
