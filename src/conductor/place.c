@@ -125,6 +125,8 @@ static bool run_there(
     }
     note_placed(request, worker, d, kind, now);
     request_move(request, kind == WMSG_PREFILL ? REQ_PREFILL : REQ_DECODE);
+    if (worker->state == MC_WORKER_SUSPECT)
+        (void)loop_timer_set(request->conductor->loop, &request->timer, now + REQUEST_SILENT_MS * NS_PER_MS);
     return true;
 }
 

@@ -24,7 +24,6 @@
 #define FLUSH_MS    60000     /* a client that takes nothing for so long has gone */
 #define PENDING_MAX (4 << 20) /* bytes of text that wait for a slow client; then it is cut */
 #define STALL_MS    60000     /* without any event of a run: that worker is given up */
-#define SILENT_MS   5000      /* the same, of a worker that is suspect and has no stand-in */
 
 #define TO(state) (1u << REQ_##state)
 
@@ -564,7 +563,7 @@ static void on_run_silent(struct fleet_call *call)
     else if (fleet_any(request->conductor->fleet, request->model, &request->tried))
         go_elsewhere(request, "silent");
     else
-        set_timer(request, SILENT_MS);
+        set_timer(request, REQUEST_SILENT_MS);
 }
 
 const struct fleet_call_ops request_run_ops = {
@@ -624,6 +623,17 @@ static void complete(struct request *request)
 
 /* --- time --- */
 
+/* Another worker that is as silent would only cost the client the same time once more. */
+static void give_up_worker(struct request *request)
+{
+    static const struct fleet_tried none;
+
+    if (fleet_any(request->conductor->fleet, request->model, &none))
+        go_elsewhere(request, "no sign of the run for too long");
+    else
+        request_fail(request, 503, "no_worker", "no worker for model '%s' answers any more", request->model->name);
+}
+
 static void on_timer(struct loop *loop, struct loop_timer *timer)
 {
     struct request *request = container_of(timer, struct request, timer);
@@ -646,7 +656,7 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
     case REQ_QUEUED: (void)request_place(request); break;
     case REQ_STOPPING: complete(request); break;
     case REQ_FLUSHING: cut(request, "it takes nothing any more"); break;
-    default: go_elsewhere(request, "no sign of the run for too long");
+    default: give_up_worker(request);
     }
 }
 

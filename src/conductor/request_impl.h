@@ -7,6 +7,9 @@
 /* The one function that moves between states. */
 void request_move(struct request *request, enum request_state next);
 
+#define REQUEST_SILENT_MS                                                                                              \
+    5000 /* a run on a suspect worker that has no stand-in is given up after so long: it may come back */
+
 /* Answer with an error: HTTP `code` when nothing was sent yet, else an error event in the stream. The request is gone. */
 void request_fail(struct request *request, int code, const char *err_code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -109,6 +109,27 @@ def test_kill_master():
     killed_while_streaming("master")
 
 
+def test_stream_ends_when_all_workers_stop():
+    with Service(BINARY, *SLOW) as service:
+        workers = [pid for name, pid in service.pids().items() if name.endswith("-1")]
+        stream = service.stream(PROMPT, 2000, ignore_eos=True)
+        stream.wait_pieces(3)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            stream.join(15)
+            assert not stream.is_alive(), "the client waits for ever"
+            assert stream.error and "no_worker" in stream.error, stream.error
+            start = time.monotonic()
+            status, answer = service.post("/v1/chat/completions", service.chat_body("hi", 4))
+            assert status == 503 and time.monotonic() - start < 2, (status, answer)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: service_answers(service), 10, "the workers are back")
+        assert service.chat(PROMPT, 8)["choices"][0]["message"]["content"]
+
+
 def test_kill_conductor():
     """Its streams go with it; it comes back at the same address and serves the same workers."""
     with Service(BINARY) as service:
