@@ -23,7 +23,7 @@
 #define LINKS_INBOUND 64  /* connections one peer may open to us */
 
 /* A reading of the peer's clock older than this is refused for writes, at most 500 ppm wrong on each side: 10 ms, which
- * FENCE_GRACE_NS covers. The writer asks for a new one a little earlier. */
+ * FENCE_GRACE_NS covers with room for the receive. The writer asks for a new one a little earlier. */
 #define CLOCK_OLD_NS   (10 * NS_PER_S)
 #define CLOCK_RENEW_NS (8 * NS_PER_S)
 
