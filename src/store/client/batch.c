@@ -315,7 +315,7 @@ void mc_store_batch_free(struct mc_store_batch *batch)
 {
     if (!batch)
         return;
-    if (batch->in_done && loop_in_thread(batch->store->loop)) {
+    if (loop_in_thread(batch->store->loop) && batch->in_done) {
         batch->freed = true;
         return;
     }
