@@ -47,7 +47,11 @@ size_t conn_buffered(const struct conn *conn)
 
 static void protocol_error(struct conn *conn, enum mc_status status, const char *field)
 {
-    log_warn("peer %s: malformed %s in a frame of type %s: closing", conn->name, field, message_name(conn->frame.type));
+    if (strcmp(field, "magic") == 0)
+        log_warn("peer %s does not speak our protocol, it may be another service's port: closing", conn->name);
+    else
+        log_warn(
+            "peer %s: malformed %s in a frame of type %s: closing", conn->name, field, message_name(conn->frame.type));
     conn_fail(conn, status);
 }
 

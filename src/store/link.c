@@ -12,8 +12,9 @@
 enum {
     BACKOFF_MIN_MS = 10,
     BACKOFF_MAX_MS = 200,
-    QUEUE_MAX = 64 << 20,   /* bytes waiting to be sent: an inventory of a million objects fits */
-    SCRATCH_KEEP = 1 << 20, /* a scratch buffer longer than this is freed after use */
+    BACKOFF_STRANGER_MS = 5000, /* somebody answers there who is not the one we look for: that takes longer to change */
+    QUEUE_MAX = 64 << 20,       /* bytes waiting to be sent: an inventory of a million objects fits */
+    SCRATCH_KEEP = 1 << 20,     /* a scratch buffer longer than this is freed after use */
 };
 
 /* ---- messages on a connection ---- */
@@ -95,11 +96,17 @@ static void on_retry(struct loop *loop, struct loop_timer *timer)
     store_link_connect(container_of(timer, struct store_link, retry));
 }
 
+static bool is_stranger(enum mc_status status)
+{
+    return status == MC_EREFUSED || status == MC_EVERSION || status == MC_EPERM || status == MC_EPROTO;
+}
+
 static void retry_later(struct store_link *link)
 {
+    uint32_t backoff_max = is_stranger(link->error) ? BACKOFF_STRANGER_MS : BACKOFF_MAX_MS;
     uint64_t ms = link->backoff_ms + rng_below(&link->rng, link->backoff_ms / 4 + 1);
 
-    link->backoff_ms = link->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : link->backoff_ms * 2;
+    link->backoff_ms = link->backoff_ms * 2 > backoff_max ? backoff_max : link->backoff_ms * 2;
     /* Room for this timer was reserved by store_link_open(). */
     loop_timer_set(link->loop, &link->retry, deadline_after_ms(loop_now_ns(link->loop), ms));
 }
