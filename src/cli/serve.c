@@ -18,7 +18,10 @@ static int create_failed(const struct cli *cli, enum mc_status status, const cha
 {
     if (status == MC_EEXIST)
         return cli_fail(cli, CLI_TAKEN,
-            "%s is taken, by another of its kind perhaps: end that one, or give another --%s", address, option);
+            "%s or the state directory is taken, by another of its kind perhaps (the line above says which): end that "
+            "one, "
+            "or give another --%s or directory",
+            address, option);
     return cli_fail(cli, status == MC_EINVAL ? CLI_USAGE : CLI_FAILED, "cannot start: %s", mc_status_str(status));
 }
 

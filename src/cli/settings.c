@@ -32,7 +32,7 @@ static const struct opt_row master_rows[] = {
     {"master-listen", OPT_STRING, AT(master_listen), "127.0.0.1:7400", .unit = "ADDR",
         .help = "address of the master; port 0 takes a free one"},
     {"admin-listen", OPT_STRING, AT(admin_listen), "127.0.0.1:7401", .unit = "ADDR",
-        .help = "address of the master's admin HTTP: /healthz, /metrics, /nodes"},
+        .help = "address of the master's admin HTTP: /healthz, /metrics, /v1/nodes, /v1/where"},
     {"objects-max", OPT_INT, AT(objects_max), "4000000", .min = 1000, .max = 1e9, .help = "copies indexed at most"},
 };
 
