@@ -1,9 +1,11 @@
 /* crowd.h - is somebody else on our cores?
  *
  * Engines spin at barriers. When another process takes a core, every barrier waits for the thread that lost it, and one thread
- * fewer is faster than all of them. It shows in the CPU time of steps: alone it is wall time x threads. Steps of CROWD_NS_MIN
- * together (one of prefill, a few of decode: any daemon takes a few milliseconds of one) that got less than CROWD_SHARE of that send us
- * to fewer threads for a while, doubling from 0.5 s to 8 s as long as it stays so; then all threads are tried again. (An engine that sleeps, as the synthetic one does, looks crowded too: it does not mind.)
+ * fewer is faster than all of them. It shows in the CPU time of steps: alone it is wall time x threads; beside one busy process on
+ * two cores it is two thirds of that. Steps of CROWD_NS_MIN together that got less than CROWD_SHARE send us to fewer threads
+ * for a while, doubling from 0.5 s to 8 s as long as it stays so; then all threads are tried again. The window is that long
+ * because a change of threads may change a text (decision 052): a daemon's moment, or a client that draws our tokens, must not.
+ * (An engine that sleeps, as the synthetic one does, looks crowded too: it does not mind.)
  * Pure; threads: the engine thread. */
 #ifndef WORKER_CROWD_H
 #define WORKER_CROWD_H
@@ -14,8 +16,8 @@
 #include "base/clock.h"
 
 enum { CROWD_PAUSE_MS_MIN = 500, CROWD_PAUSE_MS_MAX = 8000 };
-#define CROWD_SHARE  0.8
-#define CROWD_NS_MIN (30 * NS_PER_MS)
+#define CROWD_SHARE  0.75
+#define CROWD_NS_MIN (250 * NS_PER_MS)
 
 struct crowd {
     uint64_t until_ns;

@@ -36,21 +36,21 @@ static void crowded_then_alone(void **state)
     struct crowd crowd = {0};
     uint64_t now = MS, tries = 0;
 
-    crowd_step(&crowd, 2, 2, 40 * MS, 48 * MS, now);
+    crowd_step(&crowd, 2, 2, 300 * MS, 400 * MS, now);
     assert_int_equal(crowd_threads(&crowd, 2, now), 1);
     /* A minute of it: tries with all threads become rare. */
-    for (; now < 60000 * MS; now += 40 * MS) {
+    for (; now < 60000 * MS; now += 300 * MS) {
         uint32_t threads = crowd_threads(&crowd, 2, now);
 
         tries += threads == 2;
-        crowd_step(&crowd, 2, threads, 40 * MS, 40 * MS, now);
+        crowd_step(&crowd, 2, threads, 300 * MS, 300 * MS, now);
     }
     assert_true(tries >= 5 && tries <= 12);
     assert_false(crowd_tries(&crowd, crowd.until_ns - 1));
     now = crowd.until_ns;
     assert_true(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now), 2);
-    crowd_step(&crowd, 2, 2, 40 * MS, 76 * MS, now);
+    crowd_step(&crowd, 2, 2, 300 * MS, 570 * MS, now);
     assert_false(crowd_tries(&crowd, now));
     assert_int_equal(crowd_threads(&crowd, 2, now + MS), 2);
 }
