@@ -194,32 +194,40 @@ const struct mapping *session_mapping(struct session *session, uint32_t number)
     return mapping;
 }
 
-static bool segment_ask(struct session *session, uint32_t number)
+static enum mc_status segment_ask(struct session *session, uint32_t number)
 {
     struct buf body;
     struct conn_msg msg = {.type = MSG_SHM_SEGMENT, .request = number};
-    bool ok;
+    enum mc_status status;
 
     buf_init(&body, 64);
     wire_segment_encode(number, &body);
     msg.body = buf_slice(&body);
-    ok = buf_status(&body) == MC_OK && conn_send(session->conn, &msg) == MC_OK;
+    status = buf_status(&body);
+    if (status == MC_OK)
+        status = conn_send(session->conn, &msg);
     buf_fini(&body);
-    return ok;
+    return status;
 }
 
+/* A question that cannot be sent now says nothing about the segment: when the session has room, or has ended, whoever waits is
+ * looked at again. */
 enum mapping_state session_segment(struct session *session, uint32_t number)
 {
     struct mapping *mapping = mapping_find(session, number);
+    enum mc_status status;
 
     if (mapping)
         return mapping->state;
     if (session->mapping_count >= MAPPINGS_MAX)
         return MAPPING_REFUSED;
     mapping = calloc(1, sizeof(*mapping));
-    if (!mapping || !segment_ask(session, number)) {
-        free(mapping);
+    if (!mapping)
         return MAPPING_REFUSED;
+    status = segment_ask(session, number);
+    if (status != MC_OK) {
+        free(mapping);
+        return status == MC_ENOMEM ? MAPPING_REFUSED : MAPPING_ASKED;
     }
     mapping->number = number;
     mapping->fd = -1;
@@ -265,7 +273,7 @@ static void segment_refused(struct session *session, uint64_t number)
     pthread_mutex_unlock(&session->shm->lock);
 }
 
-/* What waited for a segment goes on. */
+/* What waited for a segment, or for room to ask for one, goes on. */
 static void segment_changed(struct session *session)
 {
     te_pump_later(session->shm->te);
@@ -437,9 +445,7 @@ static void on_frame(struct conn *conn, const struct frame *frame)
 
 static void on_writable(struct conn *conn)
 {
-    struct session *session = conn_user(conn);
-
-    te_pump_later(session->shm->te);
+    segment_changed(conn_user(conn));
 }
 
 static void on_close(struct conn *conn, enum mc_status status)
