@@ -23,6 +23,7 @@
 enum {
     STEP = 2 << 20,   /* one madvise call: short enough that stop is quick, and one huge page */
     FIRST = 64 << 20, /* at the ends where objects go first */
+    NOW = 16 << 20,   /* of that, before the node serves: some 10 ms, and the very first put finds it done */
     CHECK_EVERY = 64, /* steps between looks at what memory is left */
     MEMORY_INFO_MAX = 8192,
 };
@@ -93,16 +94,22 @@ static bool commit_range(struct prefault *p, const struct node_memory *memory, u
     return true;
 }
 
+/* Small objects go to the start of the first segment, large ones to the end of the last (alloc.h). */
+static bool commit_ends(struct prefault *p, uint64_t len)
+{
+    const struct node_memory *first = &p->memory[0], *last = &p->memory[p->segments - 1];
+
+    return commit_range(p, first, 0, first->size < len ? first->size : len, false) &&
+           commit_range(p, last, last->size < len ? 0 : last->size - len, last->size, false);
+}
+
 static void *prefault_run(void *arg)
 {
     struct prefault *p = arg;
-    const struct node_memory *first = &p->memory[0], *last = &p->memory[p->segments - 1];
 
     pthread_setname_np(pthread_self(), "mc-prefault");
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
-    /* Small objects go to the start of the first segment, large ones to the end of the last (alloc.h). */
-    if (!commit_range(p, first, 0, first->size < FIRST ? first->size : FIRST, false) ||
-        !commit_range(p, last, last->size < FIRST ? 0 : last->size - FIRST, last->size, false))
+    if (!commit_ends(p, FIRST))
         return NULL;
     for (uint32_t i = 0; i < p->segments; i++)
         if (!commit_range(p, &p->memory[i], 0, p->memory[i].size, true))
@@ -122,6 +129,7 @@ struct prefault *prefault_start(const struct node_memory *memory, uint32_t segme
     p->populate = true;
     for (uint32_t i = 0; i < segments; i++)
         p->total += memory[i].size;
+    commit_ends(p, NOW);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&p->thread, NULL, prefault_run, p);
