@@ -93,13 +93,20 @@ class Service:
 
     def cpu_seconds(self):
         """CPU of up and all children so far, to the nanosecond."""
+        return self.schedstat(0) / 1e9
+
+    def wakes(self):
+        """How often threads of up and all children were given a processor so far."""
+        return self.schedstat(2)
+
+    def schedstat(self, column):
         total = 0
         for pid in [self.process.pid, *self.pids().values()]:
             for task in os.listdir(f"/proc/{pid}/task"):
                 with contextlib.suppress(OSError):
                     with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-                        total += int(file.read().split()[0])
-        return total / 1e9
+                        total += int(file.read().split()[column])
+        return total
 
     # ---- HTTP ----
 
