@@ -466,3 +466,16 @@ void *store_link_table_data(const struct store_link_table *table, uint32_t peer)
 
     return a ? a->data : NULL;
 }
+
+/* ---- connections nobody owns yet ---- */
+
+static void undecided_frame(struct conn *conn, const struct frame *frame)
+{
+    conn_reply_unknown(conn, frame);
+}
+
+static void undecided_close(struct conn *conn, enum mc_status status)
+{
+}
+
+const struct conn_ops store_undecided_ops = {.on_frame = undecided_frame, .on_close = undecided_close};

@@ -76,6 +76,9 @@ struct store_link_table *store_link_table_create(
 /* Aborts what is still connected. */
 void store_link_table_destroy(struct store_link_table *table);
 
+/* Table of a listener's connections until its on_hello() has given them to their owner. */
+extern const struct conn_ops store_undecided_ops;
+
 /* In on_hello() of a listener: take the connection. MC_OK, MC_EBUSY (all numbers are in use; `why` says so), MC_ENOMEM. */
 enum mc_status store_link_table_accept(struct store_link_table *table, struct conn *conn, struct buf *why);
 

@@ -129,17 +129,6 @@ static void peer_message(void *user, uint32_t peer, const struct store_msg *msg)
 static const struct store_link_table_ops peer_ops = {
     .on_up = peer_up, .on_down = peer_down, .on_message = peer_message};
 
-static void undecided_frame(struct conn *conn, const struct frame *frame)
-{
-    conn_reply_unknown(conn, frame);
-}
-
-static void undecided_close(struct conn *conn, enum mc_status status)
-{
-}
-
-static const struct conn_ops undecided_ops = {.on_frame = undecided_frame, .on_close = undecided_close};
-
 static enum mc_status on_hello(struct conn *conn, const struct hello *peer, struct buf *why)
 {
     struct store_master *master = conn_user(conn);
@@ -413,7 +402,7 @@ static enum mc_status start_http(struct store_master *master, const char *text)
 
 static enum mc_status set_up(struct store_master *master, const struct store_master_opts *opts)
 {
-    struct listener_opts listen = {.ops = &undecided_ops,
+    struct listener_opts listen = {.ops = &store_undecided_ops,
         .user = master,
         .on_hello = on_hello,
         .conns_max = PEERS_MAX,

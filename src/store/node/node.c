@@ -305,18 +305,6 @@ static void master_message(struct store_link *link, const struct store_msg *msg)
 static const struct store_link_ops master_ops = {
     .on_up = master_up, .on_down = master_down, .on_message = master_message};
 
-static void refused_frame(struct conn *conn, const struct frame *frame)
-{
-    conn_reply_unknown(conn, frame);
-}
-
-static void refused_close(struct conn *conn, enum mc_status status)
-{
-}
-
-/* Until on_hello has given a connection to its owner. */
-static const struct conn_ops undecided_ops = {.on_frame = refused_frame, .on_close = refused_close};
-
 static enum mc_status on_hello(struct conn *conn, const struct hello *peer, struct buf *why)
 {
     struct store_node *node = conn_user(conn);
@@ -418,7 +406,7 @@ static enum mc_status start_listener(struct store_node *node, const struct addr 
 {
     struct listener_opts opts = {
         .self = self,
-        .ops = &undecided_ops,
+        .ops = &store_undecided_ops,
         .user = node,
         .on_hello = on_hello,
         .conns_max = 4 * PEERS_MAX,
