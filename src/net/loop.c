@@ -221,7 +221,7 @@ void loop_enter(struct loop *loop)
 
     loop->now = loop->last_ns = now;
     loop->awake = true;
-    if (gap <= LOOP_GAP_NS || list_empty(&loop->gaps) || loop->in_gap)
+    if (gap <= LOOP_GAP_NS || !heap_has(&loop->gap_tick.node) || loop->in_gap)
         return;
     loop->in_gap = true;
     run_gaps(loop, gap);
@@ -229,20 +229,26 @@ void loop_enter(struct loop *loop)
     loop->now = loop->last_ns = now_ns();
 }
 
+/* Tick while somebody watches for gaps and some timer is set: a gap is held against times that are waited for, and where none
+ * is, sleeping long is no sign of anything. The timer has a slot in the heap's array, so setting it cannot fail. */
+static void tick_arm(struct loop *loop)
+{
+    if (list_empty(&loop->gaps) || heap_has(&loop->gap_tick.node) || !heap_top(&loop->timers))
+        return;
+    loop->last_ns = now_ns();
+    loop_timer_set(loop, &loop->gap_tick, deadline_after_ms(loop->last_ns, GAP_TICK_MS));
+}
+
 static void gap_tick(struct loop *loop, struct loop_timer *timer)
 {
-    /* Nothing to do: having woken up is the point. The timer keeps its slot in the heap's array, so setting it cannot fail. */
-    loop_timer_set(loop, timer, deadline_after_ms(loop->now, GAP_TICK_MS));
+    tick_arm(loop); /* having woken up is the point */
 }
 
 void loop_gap_watch(struct loop *loop, struct loop_gap *gap)
 {
     assert(loop_in_thread(loop));
-    if (list_empty(&loop->gaps)) {
-        loop->last_ns = now_ns();
-        loop_timer_set(loop, &loop->gap_tick, deadline_after_ms(loop->last_ns, GAP_TICK_MS));
-    }
     list_push_back(&loop->gaps, &gap->link);
+    tick_arm(loop);
 }
 
 void loop_gap_unwatch(struct loop *loop, struct loop_gap *gap)
@@ -279,6 +285,7 @@ enum mc_status loop_timer_set(struct loop *loop, struct loop_timer *timer, uint6
         heap_move(&loop->timers, &timer->node, when_ns);
     else if (heap_add(&loop->timers, &timer->node, when_ns) != MC_OK)
         return MC_ENOMEM;
+    tick_arm(loop);
     if (when_ns < loop->timer_armed_ns && !loop->firing_ns)
         timer_arm(loop, when_ns);
     return MC_OK;

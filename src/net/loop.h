@@ -5,9 +5,10 @@
  * Order within one turn: socket and timer callbacks as they come, then tasks posted by other threads, then deferred tasks,
  * then sleep until something happens. Nothing runs while nothing happens: an idle loop uses no CPU.
  *
- * Being stopped: while gap watchers are registered the loop wakes every 100 ms, and before *every* callback it looks how long
- * ago it last ran. More than 250 ms (SIGSTOP, frozen VM, a callback that blocked) makes the watchers run first, before any
- * socket is read or written, so that queued writes can be dropped and peers re-checked.
+ * Being stopped: while gap watchers are registered and a timer is set the loop wakes every 100 ms, and before *every* callback
+ * it looks how long ago it last ran. More than 250 ms (SIGSTOP, frozen VM, a callback that blocked) makes the watchers run
+ * first, before any socket is read or written, so that queued writes can be dropped and peers re-checked. Without a timer
+ * nothing is waited for that a gap could be held against, and the loop sleeps for good.
  *
  * Ownership: struct loop_task, loop_timer and loop_io are embedded in objects of the caller and must be cancelled/stopped
  * before those are freed.
@@ -162,7 +163,7 @@ struct loop_gap {
 
 #define LOOP_GAP_NS (250ull * 1000 * 1000)
 
-/* `fn` runs when more than LOOP_GAP_NS passed without this loop running. Watchers run in the order registered. */
+/* `fn` runs when more than LOOP_GAP_NS passed without this loop running while a timer was set. In the order registered. */
 void loop_gap_watch(struct loop *loop, struct loop_gap *gap);
 void loop_gap_unwatch(struct loop *loop, struct loop_gap *gap);
 
