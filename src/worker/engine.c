@@ -498,6 +498,7 @@ static void publish(struct worker *worker)
     worker->stats.speed = status.speed;
     worker->stats.store_up = status.store_up;
     pthread_mutex_unlock(&worker->lock);
+    net_status_changed(worker);
 }
 
 /* ---- the thread ---- */

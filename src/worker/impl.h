@@ -29,8 +29,8 @@
 #include "worker/worker.h"
 
 enum {
-    STATUS_MS = 200, /* while something changes */
-    STATUS_IDLE_MS = 1000,
+    STATUS_MS = 200,      /* while something changes */
+    STATUS_IDLE_MS = 500, /* below FLEET_PING_MS: a worker that says so much by itself is not asked */
     PROGRESS_MS = 100,
     REGISTER_AGAIN_MS = 2000,
     ENGINE_FAILURES_MAX = 3, /* MC_ESYS in a row: the engine is beyond use */
@@ -74,7 +74,7 @@ struct worker {
     struct peer peers[WORKER_CONDUCTORS_MAX];
     size_t peer_count;
     struct loop_timer status_timer, close_timer;
-    struct loop_task out_task, drain_task;
+    struct loop_task out_task, drain_task, status_task;
     bool drain_said, closing;
     unsigned close_polls;
 
@@ -103,6 +103,7 @@ struct worker {
     struct pins pins;
 
     /* shared */
+    atomic_bool status_resting; /* set by the net thread when nothing changes, cleared by who changes the snapshot */
     atomic_bool draining, stopping; /* set once by any thread, relaxed: seen soon, followed by a kick */
     _Atomic uint32_t accepted;      /* runs in the worker; net thread adds, engine thread takes away */
     pthread_mutex_t lock;           /* guards what follows */
@@ -124,6 +125,7 @@ enum mc_status net_start(struct worker *worker, char *err, size_t err_size);
 void net_stop(struct worker *worker);
 void net_send(struct worker *worker, struct run *run, const struct wmsg_event *event); /* engine thread */
 void net_send_finish(struct worker *worker, struct run *run);                          /* engine thread */
+void net_status_changed(struct worker *worker); /* engine thread: the snapshot is another one */
 
 /* engine.c */
 void *engine_main(void *worker);

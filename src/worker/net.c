@@ -396,18 +396,21 @@ static void on_frame(struct conn *conn, const struct frame *frame)
 
 /* ---- registration and status ---- */
 
-static void status_send(struct peer *peer, uint64_t now)
+/* True: something has changed since the last one. */
+static bool status_send(struct peer *peer, uint64_t now)
 {
     struct worker *worker = peer->worker;
     struct wmsg_status status;
     struct buf body;
+    bool changed;
 
     pthread_mutex_lock(&worker->lock);
     status = worker->snapshot;
     pthread_mutex_unlock(&worker->lock);
     status.draining = atomic_load(&worker->draining);
-    if (now - peer->status_ns < STATUS_IDLE_MS * NS_PER_MS && memcmp(&status, &peer->said, sizeof(status)) == 0)
-        return;
+    changed = memcmp(&status, &peer->said, sizeof(status)) != 0;
+    if (!changed && now - peer->status_ns < STATUS_IDLE_MS * NS_PER_MS)
+        return false;
     buf_init(&body, 4096);
     wmsg_status_encode(&status, &body);
     if (rpc_notify(peer->rpc, &(struct conn_msg){.type = MSG_W_STATUS, .body = buf_slice(&body)}) == MC_OK) {
@@ -415,18 +418,36 @@ static void status_send(struct peer *peer, uint64_t now)
         peer->status_ns = now;
     }
     buf_fini(&body);
+    return changed;
 }
 
 static void status_tick(struct loop *loop, struct loop_timer *timer)
 {
     struct worker *worker = container_of(timer, struct worker, status_timer);
     uint64_t now = loop_now_ns(loop);
+    bool changed = false;
 
+    atomic_store(&worker->status_resting, true); /* before the snapshot is read: who changes it from now on wakes us */
     for (size_t i = 0; i < worker->peer_count; i++) {
         if (worker->peers[i].registered)
-            status_send(&worker->peers[i], now);
+            changed |= status_send(&worker->peers[i], now);
     }
-    loop_timer_set(loop, timer, now + STATUS_MS * NS_PER_MS);
+    if (changed)
+        atomic_store(&worker->status_resting, false);
+    loop_timer_set(loop, timer, now + (changed ? STATUS_MS : STATUS_IDLE_MS) * NS_PER_MS);
+}
+
+static void status_soon(struct loop *loop, struct loop_task *task)
+{
+    struct worker *worker = container_of(task, struct worker, status_task);
+
+    loop_timer_set(loop, &worker->status_timer, loop_now_ns(loop));
+}
+
+void net_status_changed(struct worker *worker)
+{
+    if (atomic_exchange(&worker->status_resting, false))
+        loop_post(worker->loop, &worker->status_task);
 }
 
 static void conductors_count(struct worker *worker)
@@ -634,6 +655,7 @@ enum mc_status net_init(struct worker *worker)
 {
     loop_task_init(&worker->out_task, outbox_take);
     loop_task_init(&worker->drain_task, drain_task);
+    loop_task_init(&worker->status_task, status_soon);
     loop_timer_init(&worker->status_timer, status_tick);
     loop_timer_init(&worker->close_timer, close_tick);
     worker->loop = loop_create("worker-net");

@@ -209,18 +209,21 @@ def test_killed_up_takes_children_along():
 
 
 def test_idle_cpu():
-    """Nothing to do: few wake-ups and no spinning. What a wake-up costs is the machine's affair (30 to 70 us), so the figure asked
-    for, 0.3 s CPU in 60 s for all processes together, is printed, and what is asserted is their number."""
-    seconds = 60 if os.environ.get("MC_E2E_IDLE_S") is None else float(os.environ["MC_E2E_IDLE_S"])
+    """Nothing to do: all processes of `up` together use less than 0.3 s CPU in 60 s. Noise only adds to such a figure, so the
+    first of three windows that keeps the bound is enough; the number of wake-ups has no noise."""
+    seconds = float(os.environ.get("MC_E2E_IDLE_S", "60"))
     with Service(BINARY) as service:
         service.chat(PROMPT)
         wait_for(lambda: quiet(service), 20, "the prefault and the last puts are over")
-        before, wakes = service.cpu_seconds(), service.wakes()
-        time.sleep(seconds)
-        used, wakes = service.cpu_seconds() - before, service.wakes() - wakes
-        print(f"idle: {used * 60 / seconds:.3f} s CPU in 60 s, {wakes / seconds:.0f} wake-ups a second, all processes")
-        assert wakes < 150 * seconds, f"{wakes / seconds:.0f} wake-ups a second of doing nothing"
-        assert used < 2.0 * seconds / 60, f"{used:.3f} s CPU in {seconds} s of doing nothing"
+        for _ in range(3):
+            before, wakes = service.cpu_seconds(), service.wakes()
+            time.sleep(seconds)
+            used, wakes = (service.cpu_seconds() - before) * 60 / seconds, (service.wakes() - wakes) / seconds
+            print(f"idle: {used:.3f} s CPU in 60 s, {wakes:.0f} wake-ups a second, all processes")
+            if used < 0.3:
+                break
+        assert wakes < 70, f"{wakes:.0f} wake-ups a second of doing nothing"
+        assert used < 0.3, f"{used:.3f} s CPU in 60 s of doing nothing"
 
 
 def quiet(service):
