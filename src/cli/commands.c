@@ -41,7 +41,7 @@ const struct cli_command cli_commands[] = {
             SET_TIMEOUT,
         cmd_doctor, "  exit 0: all links stand; exit 1: one is broken, the line says which and what to do\n"},
     {"config", "Look", "values in effect and where each comes from", NULL, 0, 0, SET_EVERY, cmd_config,
-        "  MOONCAKE_MEMORY=8G mooncake config\n  mooncake config --config mooncake.conf\n"},
+        "  MOONCAKE_MEMORY=8G mooncake config\n  mooncake config --config mooncake.conf --json\n"},
     {"bench", "Measure", "speed of a part", "transfer|store|serve", 1, 1,
         SET_LOG | SET_NET | SET_URL | SET_MASTER | SET_NODE | SET_CONDUCTOR | SET_ENGINE | SET_MODEL | SET_TOOL |
             SET_TIMEOUT | SET_BENCH,

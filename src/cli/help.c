@@ -1,4 +1,5 @@
 /* help.c - mooncake help, version, config: what the tables say, for people and for docs/options.md. */
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -134,10 +135,28 @@ int cmd_version(struct cli *cli)
     return CLI_OK;
 }
 
+static void config_field(void *arg, const struct opt_value *value)
+{
+    json_object_set_new(arg, value->row->name, json_pack("{s:s, s:s}", "value", value->value, "origin", value->where));
+}
+
+static int print_config_json(struct cli *cli)
+{
+    json_t *all = json_object();
+
+    options_visit(cli->options, config_field, all);
+    json_dumpf(all, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(all);
+    return CLI_OK;
+}
+
 int cmd_config(struct cli *cli)
 {
     struct buf out;
 
+    if (cli->set->json)
+        return print_config_json(cli);
     buf_init(&out, 1 << 20);
     options_print_values(cli->options, &out);
     fputs(buf_cstr(&out), stdout);

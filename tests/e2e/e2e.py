@@ -278,6 +278,8 @@ def test_config_and_environment():
     assert "10.0.0.2" in lines["master"] and "command line" in lines["master"], lines["master"]
     assert "x7" in lines["node-name"] and "MOONCAKE_NODE_NAME" in lines["node-name"], lines["node-name"]
     assert "MOONCAKE_MEMRY" in run.stderr and "MEMORY" in run.stderr.upper(), run.stderr
+    rows = json.loads(command("config", "--json", env={"MOONCAKE_MEMORY": "3G"}).stdout)
+    assert rows["memory"] == {"value": "3G", "origin": "MOONCAKE_MEMORY"} and rows["log"]["origin"] == "default", rows
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write("memory = lots\n")
         file.flush()
