@@ -176,6 +176,45 @@ static void short_prompts_go_straight_to_decode(void **state)
     assert_int_equal(decide(&c).route, MC_ROUTE_DIRECT);
 }
 
+/* Whatever the fits have learned, on a busy machine also nonsense: a prompt without a whole block is never split, because the
+ * decode worker would compute all of it once more. */
+static void what_cannot_be_handed_over_is_not_split(void **state)
+{
+    struct rng rng;
+    struct cluster c;
+
+    rng_seed(&rng, 21);
+    for (int i = 0; i < 20000; i++) {
+        struct mc_fit slow = {.theta = {(double)rng_below(&rng, 1000), (double)rng_below(&rng, 100000), 0}};
+        struct mc_sched_decision d;
+
+        cluster_init(&c);
+        c.request.tokens = 1 + (uint32_t)rng_below(&rng, BLOCK - 1);
+        c.request.reuse_max = 0;
+        c.workers[2].prefill = c.workers[3].prefill = &slow;
+        for (int w = 0; w < 4; w++)
+            c.workers[w].queue_ms = (double)rng_below(&rng, 3000);
+        d = decide(&c);
+        assert_int_equal(d.outcome, MC_SCHED_RUN);
+        assert_int_equal(d.route, MC_ROUTE_DIRECT);
+    }
+}
+
+/* A split pays for the remainder twice, once on each worker. */
+static void a_split_counts_the_remainder_twice(void **state)
+{
+    struct cluster c;
+    struct mc_fit slow = per_token(1.9);
+
+    cluster_init(&c);
+    hit(&c, 15,
+        15); /* 40 tokens are left: 40 ms of prefill and once more 76 on the decode worker, against 76 there alone */
+    c.workers[2].prefill = c.workers[3].prefill = &slow;
+    assert_int_equal(decide(&c).route, MC_ROUTE_DIRECT);
+    c.workers[2].queue_ms = c.workers[3].queue_ms = 1000; /* a queue there is waited out by both */
+    assert_int_equal(decide(&c).route, MC_ROUTE_DIRECT);
+}
+
 static void decode_goes_where_steps_are_fast(void **state)
 {
     struct cluster c;
@@ -411,6 +450,8 @@ int main(void)
         cmocka_unit_test(slow_links_are_not_used),
         cmocka_unit_test(full_hit_goes_straight_to_decode),
         cmocka_unit_test(short_prompts_go_straight_to_decode),
+        cmocka_unit_test(what_cannot_be_handed_over_is_not_split),
+        cmocka_unit_test(a_split_counts_the_remainder_twice),
         cmocka_unit_test(decode_goes_where_steps_are_fast),
         cmocka_unit_test(one_worker_does_both_when_it_can),
         cmocka_unit_test(nothing_is_split_without_a_store),

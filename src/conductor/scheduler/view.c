@@ -5,20 +5,23 @@
  * other one before anything is refused, and a silent worker gets new work only when nobody else is left.
  *
  * Two ends meet in sched_view_decide(). With the prefill choice fixed, three routes remain, compared by the time until the
- * stream *flows* (the second token), because a split route pays once more when the decode worker loads what was computed:
+ * stream *flows* (the second token), because a split route pays once more when the decode worker takes over: it loads what was
+ * computed, whole blocks of it, and computes the remainder itself.
  *
- *     split    queue_p + load_p + prefill_p, then load_d(prompt)
+ *     split    max(queue_p + load_p + prefill_p, queue_d) + load_d(whole blocks) + prefill_d(remainder)
  *     direct   queue_d + load_d(best) + prefill_d(rest)            only when the rest is short, or KV cannot be moved
  *     single   queue_p + load_p + prefill_p                        only when p decodes nearly as fast as the best
  *
- * Where nothing can be handed over (no Store), a split would compute the prompt twice: then the decode worker computes all
- * of it, which is the route `single` too.
+ * So a prompt without a whole block to hand over is never split, whatever the fits have learned: the decode worker would have to
+ * compute all of it once more. Where nothing can be handed over (no Store), that is true of every prompt: then the decode worker
+ * computes all of it, which is the route `single` too.
  *
  * Threads: any. */
 #include <math.h>
 #include <string.h>
 
 #include "conductor/scheduler/view.h"
+#include "mooncake/kvcache.h"
 
 /* A worker that has the KV already may decode this much slower than the best one: moving the KV costs more than that. */
 #define SINGLE_TBT_SLACK 1.10
@@ -225,14 +228,25 @@ static bool is_short(const struct sched_view *view, uint32_t compute_tokens)
 
 /* What was computed in a split is loaded once more by the decode worker, from the nearest node it reaches. INFINITY: it
  * reaches none. */
-static double handover_ms(const struct sched_view *view, const struct mc_sched_candidate *decode)
+static double handover_ms(const struct sched_view *view, const struct mc_sched_worker *worker, uint32_t tokens)
 {
-    const struct mc_sched_worker *worker = &view->snapshot->workers[decode->worker];
-    double bytes = (double)view->request->tokens * (double)view->request->bytes_per_token, best = INFINITY;
+    double bytes = (double)tokens * (double)view->request->bytes_per_token, best = INFINITY;
 
     for (uint32_t n = 0; worker->links && n < view->snapshot->node_count; n++)
         best = fmin(best, link_ms(&worker->links[n], bytes));
     return best;
+}
+
+/* When the stream of a split flows. */
+static double split_ms(
+    const struct sched_view *view, const struct mc_sched_candidate *prefill, const struct mc_sched_candidate *decode)
+{
+    const struct mc_sched_worker *worker = &view->snapshot->workers[decode->worker];
+    uint32_t handed =
+        mc_reuse_tokens_max(view->request->tokens + 1, view->request->block_tokens); /* + the first token */
+
+    return fmax(prefill->ttft_ms, decode->queue_ms) + handover_ms(view, worker, handed) +
+           mc_fit_prefill_ms(worker->prefill, view->request->tokens, handed);
 }
 
 static bool has_role(const struct sched_view *view, const struct mc_sched_candidate *row)
@@ -270,10 +284,10 @@ static void choose_route(struct sched_view *view, struct mc_sched_candidate *pre
     struct mc_sched_decision *decision)
 {
     struct mc_sched_candidate *same = prefill ? &view->decode[prefill->worker] : NULL;
-    double handover = prefill ? handover_ms(view, decode) : INFINITY;
+    double split = prefill ? split_ms(view, prefill, decode) : INFINITY;
     bool brief = is_short(view, decode->compute_tokens);
 
-    if ((brief || isinf(handover)) && (!prefill || decode->ttft_ms <= prefill->ttft_ms + handover))
+    if ((brief || isinf(split)) && decode->ttft_ms <= split)
         take(view, decision, brief ? MC_ROUTE_DIRECT : MC_ROUTE_SINGLE, decode, decode);
     else if (same->skip == MC_SKIP_NONE &&
              (same->tbt_ms <= decode->tbt_ms * SINGLE_TBT_SLACK || !has_role(view, prefill)))
