@@ -177,8 +177,8 @@ struct mc_sched_decision {
     uint16_t source;      /* node the missing part of the prefix comes from; MC_SCHED_NONE: nothing is fetched */
     uint32_t load_tokens; /* of the prompt, from the cache; a multiple of block_tokens */
     uint32_t own_tokens;  /* of load_tokens, on the worker's own node */
-    uint32_t
-        copy_blocks; /* blocks that will exist once more afterwards, at the worker's node: how hot prefixes spread */
+    uint32_t copy_blocks; /* of load_tokens, the last ones: fetched from elsewhere, and to be put into the worker's own
+                           * node, so that they exist once more. That is how hot prefixes spread */
     double queue_ms, load_ms, prefill_ms; /* terms of ttft_ms */
     double ttft_ms;                       /* predicted, from now on */
     double tbt_ms;                        /* predicted */

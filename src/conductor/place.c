@@ -80,6 +80,7 @@ static enum mc_status send_run(
         .cache_write = true,
         .ignore_end = request->api.ignore_end,
         .load_tokens = request->answer_count ? WMSG_LOAD_AUTO : d->load_tokens,
+        .copy_blocks = request->answer_count ? 0 : d->copy_blocks,
         .hold_ms = kind == WMSG_PREFILL ? HOLD_PIN_MS : 0,
         .sampling = request->api.sampling,
         .salt = (const uint8_t *)request->api.salt,

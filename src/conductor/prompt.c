@@ -156,6 +156,7 @@ static void look_up(struct request *request)
     uint32_t count = 0;
     enum mc_status status = MC_ENOENT;
 
+    survey_poke(c->survey);   /* which node lies beside which worker has to be known while requests come */
     request->tried.count = 0; /* those were asked for tokens */
     request->store_up = c->store && !store_rests(c);
     ids = request->store_up && !request->cache_off ? block_ids(request, &count) : NULL;

@@ -298,6 +298,16 @@ void load_drop(struct worker *worker, struct run *run)
     }
 }
 
+/* Imported blocks that need not be put: they are in the Store. Those that the scheduler had us fetch from elsewhere are put once
+ * more, near us, so that whoever is sent here next does not fetch them again: so a hot prefix spreads. */
+static uint32_t stored_already(const struct worker *worker, const struct run *run)
+{
+    uint32_t asked = run->msg.load_tokens / worker->info->block_tokens;
+    uint32_t near = asked > run->msg.copy_blocks ? asked - run->msg.copy_blocks : 0;
+
+    return near < run->load.imported ? near : run->load.imported;
+}
+
 static void load_end(struct worker *worker, struct run *run)
 {
     struct run_load *load = &run->load;
@@ -312,9 +322,8 @@ static void load_end(struct worker *worker, struct run *run)
         gate_passed(&worker->load_gate);
     }
     load_drop(worker, run);
-    /* What is in the Store already is not put again. */
     if (run->put_next < load->imported)
-        run->put_next = load->imported;
+        run->put_next = stored_already(worker, run);
     run->state = RUN_COMPUTING;
     run->finish.load_us += (now - load->begun_ns) / NS_PER_US;
     run->computing_ns = now;

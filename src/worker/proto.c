@@ -91,6 +91,7 @@ static const struct row run_rows[] = {
     ROW(9, ROW_U32, wmsg_run, load_tokens),
     ROW(10, ROW_U32, wmsg_run, hold_ms),
     /* 11: sampling, 12: salt */
+    ROW(13, ROW_U32, wmsg_run, copy_blocks),
     ROW_LAST,
 };
 

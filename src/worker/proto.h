@@ -154,6 +154,7 @@ struct wmsg_run {
     bool ignore_end;       /* go on behind end tokens (benchmarks) */
     bool want_logprob;     /* tokens carry their log probability before filters */
     uint32_t load_tokens;  /* most of the prefix to load: the scheduler's decision, or WMSG_LOAD_AUTO */
+    uint32_t copy_blocks;  /* the last of them come from elsewhere: put these again, into the node beside the worker */
     uint32_t hold_ms;      /* WMSG_PREFILL: pin the blocks until W_RELEASE, at most this long; 0: do not pin */
     struct mc_sampling sampling; /* bias borrowed on encode */
     const uint8_t *salt;         /* cache salt of the tenant */

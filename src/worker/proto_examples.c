@@ -67,6 +67,7 @@ static void example_run(struct buf *out)
         .cache_write = true,
         .want_logprob = true,
         .load_tokens = 64,
+        .copy_blocks = 1,
         .hold_ms = 10000,
         .salt = (const uint8_t *)"tenant",
         .salt_size = 6};

@@ -148,6 +148,30 @@ static void second_turn(void **state)
     baseline_run_fini(&want);
 }
 
+/* What was loaded is not put again, but for those that the scheduler had fetched from elsewhere. */
+static void fetched_blocks_are_put_again(void **state)
+{
+    static const uint32_t copies[] = {0, 3, 7, 8};
+    unsigned w = add(WMSG_ROLE_BOTH, MASTER);
+    struct memory_store_counts before, after;
+    struct wmsg_run run;
+
+    fixture_prompt(fx.alone, false, 12, prompt, 460);
+    run = fixture_run(WMSG_GENERATE, prompt, 460, 2);
+    script_run(fx.script, w, &run, &answer);
+    answer_wait(&answer);
+    for (size_t i = 0; i < sizeof(copies) / sizeof(copies[0]); i++) {
+        run.load_tokens = 7 * 64;
+        run.copy_blocks = copies[i];
+        memory_store_counts(&before);
+        script_run(fx.script, w, &run, &answer);
+        answer_wait(&answer);
+        assert_int_equal(answer.finish.reused_tokens, 7 * 64);
+        memory_store_counts(&after);
+        assert_int_equal(after.puts - before.puts, copies[i] < 7 ? copies[i] : 7);
+    }
+}
+
 /* A long prompt's blocks are in the Store while it is computed: four fifths of its bytes before the first token. */
 static void stored_before_first_token(void **state)
 {
@@ -596,10 +620,10 @@ static void tokenized(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {TEST(without_store), TEST(equality), TEST(sampled), TEST(second_turn),
-        TEST(stored_before_first_token), TEST(death_of_decode), TEST(concurrent), TEST(preempted),
-        TEST(chunks_beside_decode), TEST(cancelled), TEST(conductor_lost), TEST(drained), TEST(store_faults),
-        TEST(store_dead_at_start), TEST(flipped_bit), TEST(small_buffers), TEST(small_blocks), TEST(pins_and_release),
-        TEST(refused), TEST(other_record), TEST(other_record_later), TEST(tokenized)};
+        TEST(fetched_blocks_are_put_again), TEST(stored_before_first_token), TEST(death_of_decode), TEST(concurrent),
+        TEST(preempted), TEST(chunks_beside_decode), TEST(cancelled), TEST(conductor_lost), TEST(drained),
+        TEST(store_faults), TEST(store_dead_at_start), TEST(flipped_bit), TEST(small_buffers), TEST(small_blocks),
+        TEST(pins_and_release), TEST(refused), TEST(other_record), TEST(other_record_later), TEST(tokenized)};
 
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

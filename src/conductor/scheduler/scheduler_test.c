@@ -127,6 +127,11 @@ static void a_hot_prefix_spreads(void **state)
     assert_int_equal(d.own_tokens, 128);
     assert_int_equal(d.copy_blocks, 6);
     assert_int_equal(d.source, 0);
+    c.workers[1].node = MC_SCHED_NONE; /* no node beside it: fetched, and not kept */
+    d = decide(&c);
+    assert_int_equal(d.load_tokens, 512);
+    assert_int_equal(d.copy_blocks, 0);
+    c.workers[1].node = 1;
     c.snapshot.options.balance_threshold = 5; /* 512 / 128 is not above it: content with what it has */
     c.workers[0].queue_ms = 5000;
     d = decide(&c);

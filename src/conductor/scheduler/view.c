@@ -270,7 +270,8 @@ static void take(const struct sched_view *view, struct mc_sched_decision *decisi
     decision->source = row->source;
     decision->load_tokens = row->load_tokens;
     decision->own_tokens = row->own_tokens < row->load_tokens ? row->own_tokens : row->load_tokens;
-    decision->copy_blocks = (decision->load_tokens - decision->own_tokens) / view->request->block_tokens;
+    if (view->snapshot->workers[row->worker].node < view->snapshot->node_count)
+        decision->copy_blocks = (decision->load_tokens - decision->own_tokens) / view->request->block_tokens;
     decision->queue_ms = row->queue_ms;
     decision->load_ms = row->load_ms;
     decision->prefill_ms = row->prefill_ms;
