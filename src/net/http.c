@@ -32,7 +32,22 @@
 #define ACCEPT_RETRY_MS 50
 #define BACKLOG         512
 #define ROUTE_BODY_MAX  (64u << 10)
-#define METHODS         (EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE)
+
+/* Also those that no route serves: else evhttp would answer them itself, in HTML. CONNECT has no path, and we are no proxy. */
+static const struct {
+    enum evhttp_cmd_type type;
+    const char *name;
+} methods[] = {
+    {EVHTTP_REQ_GET, "GET"},
+    {EVHTTP_REQ_POST, "POST"},
+    {EVHTTP_REQ_HEAD, "HEAD"},
+    {EVHTTP_REQ_PUT, "PUT"},
+    {EVHTTP_REQ_DELETE, "DELETE"},
+    {EVHTTP_REQ_OPTIONS, "OPTIONS"},
+    {EVHTTP_REQ_TRACE, "TRACE"},
+    {EVHTTP_REQ_PATCH, "PATCH"},
+};
+enum { METHODS = sizeof(methods) / sizeof(methods[0]) };
 
 /* --- end of a request --- */
 
@@ -267,10 +282,14 @@ static void serve(struct http_req *req, const char *raw_path)
         serve_route(req, route);
         return;
     }
-    file = http_file_find(server, http_method(req), req->path);
-    if (file) {
+    file = http_file_find(server, req->path);
+    if (file && http_method_serves("GET", http_method(req))) {
         serve_file(req, file);
-    } else if (allow[0]) {
+        return;
+    }
+    if (file)
+        snprintf(allow, sizeof(allow), "GET");
+    if (allow[0]) {
         http_set_header(req, "allow", allow);
         http_reply_error(req, 405, NULL, NULL, "method_not_allowed", "%s serves %s only", req->path, allow);
     } else {
@@ -326,16 +345,10 @@ struct loop *http_loop(const struct http_req *req)
 
 const char *http_method(const struct http_req *req)
 {
-    if (!req->ev)
-        return "";
-    switch (evhttp_request_get_command(req->ev)) {
-    case EVHTTP_REQ_GET: return "GET";
-    case EVHTTP_REQ_POST: return "POST";
-    case EVHTTP_REQ_HEAD: return "HEAD";
-    case EVHTTP_REQ_PUT: return "PUT";
-    case EVHTTP_REQ_DELETE: return "DELETE";
-    default: return "OTHER";
-    }
+    for (size_t i = 0; req->ev && i < METHODS; i++)
+        if (methods[i].type == evhttp_request_get_command(req->ev))
+            return methods[i].name;
+    return "";
 }
 
 const char *http_path(const struct http_req *req)
@@ -489,7 +502,10 @@ static enum mc_status listen_on(struct http_server *server)
 static void limits_set(struct http_server *server)
 {
     size_t body_max = ROUTE_BODY_MAX;
+    unsigned known = 0;
 
+    for (size_t i = 0; i < METHODS; i++)
+        known |= methods[i].type;
     for (size_t i = 0; i < server->opts.route_count; i++)
         if (server->opts.routes[i].body_max > body_max)
             body_max = server->opts.routes[i].body_max;
@@ -499,7 +515,7 @@ static void limits_set(struct http_server *server)
         server->opts.conns_max = 1024;
     if (!server->opts.idle_s)
         server->opts.idle_s = 60;
-    evhttp_set_allowed_methods(server->evhttp, METHODS);
+    evhttp_set_allowed_methods(server->evhttp, (ev_uint16_t)known);
     evhttp_set_max_headers_size(server->evhttp, HTTP_HEAD_MAX);
     evhttp_set_max_body_size(server->evhttp, (ev_ssize_t)body_max);
     evhttp_set_timeout(server->evhttp, (int)server->opts.idle_s);

@@ -8,8 +8,10 @@
  * Requests get a trace id: from the header `traceparent` or from a hash of `x-request-id`, else drawn; it is set as the log's
  * trace id during the handler, and `x-request-id` goes back in the answer.
  *
- * Limits: header 16 KiB, body per route, connections, idle time. Everything else on a path that is not in the table: 404, wrong
- * method: 405, both with a JSON error object.
+ * Limits: header 16 KiB, body per route, connections, idle time. A path that is not in the table: 404; a method that its path does not
+ * serve: 405; a body longer than its route takes: 413, all with a JSON error object. What never becomes a request is answered by evhttp
+ * itself, with the right code, a page of HTML, and the end of the connection: no HTTP at all, a header that is too long (400), a
+ * method that nobody knows (501), a body longer than the largest that any route takes (413, its bytes are never held).
  * Threads: the loop's only. */
 #ifndef NET_HTTP_H
 #define NET_HTTP_H

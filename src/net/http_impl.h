@@ -35,7 +35,6 @@ struct http_server {
     struct list requests;
     size_t request_count;
     size_t sending; /* answers given that have not left yet */
-    unsigned methods;
 };
 
 struct http_param {
@@ -78,7 +77,8 @@ struct http_req {
  * *path_known says whether another method would have matched, *allow lists those methods. */
 const struct http_route *http_route_find(const struct http_server *server, const char *method, const char *path,
     struct http_req *req, char *allow, size_t allow_size);
-const struct http_file *http_file_find(const struct http_server *server, const char *method, const char *path);
+bool http_method_serves(const char *route, const char *method); /* GET serves HEAD, too */
+const struct http_file *http_file_find(const struct http_server *server, const char *path);
 void http_params_free(struct http_req *req);
 
 /* http.c: the request is answered; evhttp has what it needs. Frees req. */

@@ -60,7 +60,7 @@ static bool match(const char *pattern, const char *path, struct http_req *req)
     return !*pattern && !*path;
 }
 
-static bool method_serves(const char *route, const char *method)
+bool http_method_serves(const char *route, const char *method)
 {
     return strcmp(route, method) == 0 || (strcmp(route, "GET") == 0 && strcmp(method, "HEAD") == 0);
 }
@@ -78,7 +78,7 @@ const struct http_route *http_route_find(const struct http_server *server, const
         http_params_free(req);
         if (!match(route->pattern, path, req))
             continue;
-        if (method_serves(route->method, method))
+        if (http_method_serves(route->method, method))
             return route;
         n = snprintf(allow + used, allow_size - used, "%s%s", used ? ", " : "", route->method);
         used += n > 0 && (size_t)n < allow_size - used ? (size_t)n : 0;
@@ -87,10 +87,8 @@ const struct http_route *http_route_find(const struct http_server *server, const
     return NULL;
 }
 
-const struct http_file *http_file_find(const struct http_server *server, const char *method, const char *path)
+const struct http_file *http_file_find(const struct http_server *server, const char *path)
 {
-    if (!method_serves("GET", method))
-        return NULL;
     for (size_t i = 0; i < server->opts.file_count; i++)
         if (strcmp(server->opts.files[i].path, path) == 0)
             return &server->opts.files[i];

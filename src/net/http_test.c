@@ -395,6 +395,16 @@ static void test_wrong_paths(void **state)
     ask(&(struct ask){.path = "/v1/models/m", .method = "DELETE", .want_header = "allow"});
     check_error(405, "invalid_request_error", NULL, "method_not_allowed");
     assert_string_equal(reply.header, "GET, PUT");
+    for (size_t i = 0; i < 3; i++) { /* methods that no route has */
+        static const char *const methods[] = {"PATCH", "OPTIONS", "TRACE"};
+
+        ask(&(struct ask){.path = "/v1/models/m", .method = methods[i], .want_header = "allow"});
+        check_error(405, "invalid_request_error", NULL, "method_not_allowed");
+        assert_string_equal(reply.header, "GET, PUT");
+    }
+    ask(&(struct ask){.path = "/app.js", .method = "DELETE", .want_header = "allow"});
+    check_error(405, "invalid_request_error", NULL, "method_not_allowed");
+    assert_string_equal(reply.header, "GET");
     get("/v1/models/a%00b");
     assert_int_equal(reply.status, 400);
     get("/../etc/passwd");
@@ -558,16 +568,29 @@ static void test_careless_writer_is_cut(void **state)
 
 static void test_malformed(void **state)
 {
-    static const char *const texts[] = {"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
-        "BREW /pot HTTP/1.1\r\n\r\n", "POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", "GET http://[/ HTTP/1.1\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"};
+    static const struct {
+        const char *text, *code;
+    } cases[] = {
+        {"\r\n\r\n", "400"},
+        {"GET\r\n\r\n", "400"},
+        {"GET / HTTP/9.9\r\n\r\n", "400"},
+        {"BREW /pot HTTP/1.1\r\n\r\n", "501"},
+        {"POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "400"},
+        {"POST /echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", "413"},
+        {"GET http://[/ HTTP/1.1\r\n\r\n", "400"},
+        {"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", "413"},
+    };
 
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        int fd = raw(texts[i]);
-        struct pollfd p = {fd, POLLIN, 0};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int fd = raw(cases[i].text);
+        char answer[4096] = "";
+        size_t have = 0;
+        ssize_t got;
 
-        poll(&p, 1, 50);
+        while ((got = recv(fd, answer + have, sizeof(answer) - 1 - have, 0)) > 0) /* until it is closed */
+            have += (size_t)got;
+        assert_memory_equal(answer, "HTTP/1.", 7);
+        assert_memory_equal(answer + 9, cases[i].code, 3);
         close(fd);
     }
     get("/");
