@@ -9,19 +9,46 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "conductor/request_impl.h"
+#include "mooncake/engine.h"
 
 static void look_up(struct request *request);
 
 /* --- tokenising --- */
+
+/* `about` goes before the number: "at least " where nobody has counted. */
+static void too_long(struct request *request, const char *about, uint32_t tokens)
+{
+    request_fail(request, 400, "context_length_exceeded",
+        "the prompt has %s%u tokens, this model's context is %u tokens (prompt and answer together)", about, tokens,
+        request->model->sequence_tokens_max);
+}
+
+/* A text whose bytes alone show that it cannot fit is not sent to a tokenizer, who would work on it for seconds. */
+static bool fits_by_bytes(struct request *request)
+{
+    const struct api_request *api = &request->api;
+    size_t bytes = api->text ? strlen(api->text) : 0, least;
+
+    for (uint32_t i = 0; i < api->message_count; i++)
+        bytes += strlen(api->messages[i].content);
+    least = bytes / MC_PIECE_SIZE_MAX;
+    if (least < request->model->sequence_tokens_max)
+        return true;
+    too_long(request, "at least ", (uint32_t)least); /* a body has a limit far below 2^32 bytes */
+    return false;
+}
 
 /* False: it was refused, and is gone. */
 static bool take_tokens(struct request *request, const uint32_t *tokens, uint32_t count)
 {
     uint32_t context = request->model->sequence_tokens_max;
 
-    if (count == 0 || count >= context) {
-        request_fail(request, 400, "context_length_exceeded",
-            "the prompt has %u tokens, this model's context is %u tokens (prompt and answer together)", count, context);
+    if (count == 0) {
+        request_fail(request, 400, "invalid_prompt", "the prompt is empty: it has 0 tokens");
+        return false;
+    }
+    if (count >= context) {
+        too_long(request, "", count);
         return false;
     }
     request->answer_max = request->api.max_tokens ? request->api.max_tokens : request->conductor->opts.answer_tokens;
@@ -51,7 +78,11 @@ static void on_tokens(struct fleet_call *call, struct fleet_worker *worker, cons
         status = wmsg_tokens_decode(frame->body, &tokens, &bad);
     else
         (void)wmsg_text_decode(frame->body, &text, &bad); /* without a text the status has to do */
-    if (status == MC_EINVAL || status == MC_ENOSUP || status == MC_ETOOBIG) {
+    if (status == MC_ETOOBIG) {
+        too_long(request, "more than ", WMSG_TOKENS_MAX);
+        return;
+    }
+    if (status == MC_EINVAL || status == MC_ENOSUP) {
         request_fail(request, 400, "invalid_prompt", "%s", *text.text ? text.text : mc_status_str(status));
         return;
     }
@@ -89,6 +120,8 @@ void request_tokenise(struct request *request)
     struct fleet_worker *worker;
 
     fleet_drop(&request->call);
+    if (!fits_by_bytes(request))
+        return;
     while ((worker = fleet_any(request->conductor->fleet, request->model, &request->tried)) != NULL) {
         fleet_tried_add(&request->tried, worker->serial);
         request->call.ops = &tokenise_ops;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "mooncake/engine.h"
 #include "net/conn.h"
 
 struct run {
@@ -61,7 +62,7 @@ static enum mc_status answer(
 static enum mc_status send_token(struct run *run, uint32_t index)
 {
     const struct fake_script *script = &run->worker->script;
-    char text[32];
+    char text[MC_PIECE_SIZE_MAX];
     struct wmsg_event event = {.kind = WMSG_TOKEN, .token = {.index = index, .token = FAKE_TOKEN_BASE + index}};
     struct buf body;
     uint32_t count = 0;
@@ -151,6 +152,19 @@ static void on_pace(struct loop *loop, struct loop_timer *timer)
         (void)loop_timer_set(loop, &run->timer, loop_now_ns(loop) + pace_ms * NS_PER_MS);
 }
 
+static void run_begin(struct run *run)
+{
+    struct fake_worker *w = run->worker;
+
+    if (w->script.refuse_runs)
+        run_finish(run, WMSG_ERROR, MC_ESYS);
+    else if (w->script.pace_ms)
+        on_pace(w->loop, &run->timer);
+    else
+        while (run_step(run))
+            ;
+}
+
 static void on_run(struct fake_worker *w, const struct frame *frame)
 {
     struct wmsg_run msg;
@@ -177,15 +191,8 @@ static void on_run(struct fake_worker *w, const struct frame *frame)
     wmsg_run_fini(&msg);
     list_push_back(&w->runs, &run->link);
     loop_timer_init(&run->timer, on_pace);
-    if (w->script.mute)
-        return;
-    if (w->script.refuse_runs)
-        run_finish(run, WMSG_ERROR, MC_ESYS);
-    else if (w->script.pace_ms)
-        on_pace(w->loop, &run->timer);
-    else
-        while (run_step(run))
-            ;
+    if (!w->script.mute)
+        run_begin(run);
 }
 
 static void on_cancel(struct fake_worker *w, uint64_t request)
@@ -341,6 +348,20 @@ struct fake_worker *fake_worker_start(
     if (why)
         strcpy(why, w->why);
     return w;
+}
+
+static void speak(struct loop *loop, void *arg)
+{
+    struct fake_worker *w = arg;
+
+    w->script.mute = false;
+    list_for_each_safe (it, next, &w->runs)
+        run_begin(list_entry(it, struct run, link));
+}
+
+void fake_worker_speak(struct fake_worker *w)
+{
+    loop_call(w->loop, speak, w);
 }
 
 static void hang_up(struct loop *loop, void *arg)

@@ -23,7 +23,7 @@ struct fake_script {
     int hole_at;                 /* leaves this token out; -1: never */
     bool repeat;                 /* sends every token twice */
     bool refuse_runs;            /* every run ends with MC_ESYS */
-    bool mute;                   /* takes runs and never answers them, but pings */
+    bool mute;                   /* takes runs and does not answer them until it is told to speak, but pings */
     uint32_t sequences_max;      /* 0: 16 */
     uint32_t context_tokens;     /* 0: 4096 */
     double prefill_ms_per_token; /* what it says of its speed; 0: 1 */
@@ -36,6 +36,9 @@ struct fake_worker;
 struct fake_worker *fake_worker_start(
     const char *conductor, const struct fake_script *script, bool *accepted, char why[WMSG_TEXT_MAX + 1]);
 void fake_worker_stop(struct fake_worker *worker);
+
+/* A mute one answers from now on, what it has taken before first. */
+void fake_worker_speak(struct fake_worker *worker);
 
 struct fake_counts {
     atomic_uint tokenized, runs, cancels, releases, continued; /* continued: runs that came with an answer begun */
