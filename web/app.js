@@ -5,7 +5,7 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-const messages = [];
+let messages = []; /* of this chat; a new chat has a new list, so an answer that is still being read stays out of it */
 let controller = null;
 
 function element(tag, className, text) {
@@ -120,16 +120,18 @@ function busy(on) {
 
 async function ask(question) {
   const {text, side} = addAnswer(question);
-  const got = document.createTextNode("");
-  text.append(got);
-  messages.push({role: "user", content: question});
+  const shown = document.createTextNode(""), chat = messages;
+  let got = ""; /* as it came: the next turn finds it in the cache only if not a blank of it is lost */
+  text.append(shown);
+  chat.push({role: "user", content: question});
   controller = new AbortController();
   busy(true);
   try {
-    const body = {model: $("model").value, messages, stream: true, max_completion_tokens: +$("max").value, temperature: 0};
+    const body = {model: $("model").value, messages: chat, stream: true, max_completion_tokens: +$("max").value, temperature: 0};
     await stream(body, chunk => {
       const follow = atBottom();
-      got.data += chunk.choices[0]?.delta?.content || "";
+      got += chunk.choices[0]?.delta?.content || "";
+      shown.data = got.trimStart();
       if (chunk.mooncake) {
         ticket(side, chunk.mooncake);
         side.hidden = false;
@@ -137,11 +139,11 @@ async function ask(question) {
       if (follow) $("log").scrollTop = $("log").scrollHeight;
     });
   } catch (error) {
-    if (error.name !== "AbortError") text.append(element("span", "error", (got.data ? "\n" : "") + error.message));
+    if (error.name !== "AbortError") text.append(element("span", "error", (got ? "\n" : "") + error.message));
   }
   text.classList.remove("live");
-  if (got.data) messages.push({role: "assistant", content: got.data});
-  else messages.pop();
+  if (got) chat.push({role: "assistant", content: got});
+  else chat.pop();
   busy(false);
   refresh();
 }
@@ -162,7 +164,7 @@ $("input").addEventListener("keydown", event => {
 $("stop").addEventListener("click", () => controller?.abort());
 $("clear").addEventListener("click", () => {
   controller?.abort();
-  messages.length = 0;
+  messages = [];
   $("log").querySelectorAll(".user, .answer").forEach(node => node.remove());
   $("empty").hidden = false;
 });
@@ -188,8 +190,9 @@ function workerCard(w) {
   return card(w.name, w.state, [
     element("div", "", w.role + " · " + w.model + " · " + w.engine),
     bar([[w.kv_tokens / (w.kv_tokens_max || 1), "cold", "KV cells in use"]]),
-    element("div", "", w.running + " of " + w.running_max + " sequences · " + w.waiting + " prompts, " +
-      w.queued_tokens + " tokens to prefill · KV " + w.kv_tokens + " of " + w.kv_tokens_max),
+    element("div", "", w.running + " of " + w.running_max + " sequences · " + w.kv_tokens + " of " + w.kv_tokens_max +
+      " tokens of KV"),
+    element("div", "", w.waiting + (w.waiting === 1 ? " prompt, " : " prompts, ") + w.queued_tokens + " tokens to prefill"),
     element("div", "", "1,000 tokens in " + ms(w.prefill_1000_ms) + " · step " + ms(w.decode_step_ms) +
       (w.store_up ? "" : " · no Store")),
   ]);

@@ -7,7 +7,7 @@
 
 function plotStep(max) {
   const power = 10 ** Math.floor(Math.log10(max));
-  return [1, 2, 5, 10].map(m => m * power / 2).find(step => max / step <= 3) || power;
+  return [1, 2, 5, 10].map(m => m * power / 2).find(step => max / step <= 4) || power;
 }
 
 function plotText(value, unit) {
@@ -24,14 +24,14 @@ function plot(canvas, data) {
   const ctx = canvas.getContext("2d");
   ctx.scale(ratio, ratio);
   ctx.font = "11px system-ui, sans-serif";
-  const {points} = data, left = 54, bottom = box.height - 6, top = 8, width = box.width - left - 6;
+  const {points} = data, left = 54, bottom = box.height - 6, top = 8, width = box.width - left;
   if (!points.length) {
     ctx.fillStyle = ink("--soft");
     ctx.fillText("no requests yet", left, box.height / 2);
     return;
   }
   const top_y = data.max || Math.max(...points.map(p => p.y), ...(data.line || []), 1e-3) * 1.08;
-  const x = i => left + (points.length < 2 ? width / 2 : width * i / (points.length - 1));
+  const slot = width / points.length, x = i => left + slot * (i + 0.5); /* each has a place of its own: none is cut off */
   const y = value => bottom - (bottom - top) * Math.min(value, top_y) / top_y;
 
   ctx.textAlign = "right";
@@ -51,7 +51,7 @@ function plot(canvas, data) {
     data.line.forEach((value, i) => i ? ctx.lineTo(x(i), y(value)) : ctx.moveTo(x(i), y(value)));
     ctx.stroke();
   }
-  const bar = Math.max(1, Math.min(10, width / points.length - 1));
+  const bar = Math.max(1, Math.min(10, slot - 1));
   points.forEach((p, i) => {
     ctx.fillStyle = ink(p.color);
     if (data.bars) {
@@ -63,8 +63,7 @@ function plot(canvas, data) {
     }
   });
   canvas.onpointermove = event => {
-    const at = (event.offsetX - left) / width * (points.length - 1);
-    const p = points[Math.max(0, Math.min(points.length - 1, Math.round(at)))];
+    const p = points[Math.max(0, Math.min(points.length - 1, Math.floor((event.offsetX - left) / slot)))];
     canvas.title = p.label || plotText(p.y, data.unit);
   };
 }

@@ -31,6 +31,6 @@ if not os.path.isdir(os.path.join(FOLDER, "node_modules", "playwright-core")):
                                  check=False).returncode != 0:
         skip("npm cannot install playwright-core")
 with Cluster(BINARY, "--memory", "64M", "--synthetic-decode", "10", "--synthetic-prefill", "3000") as c:
-    done = subprocess.run(["node", os.path.join(HERE, "page_test.js"), c.url, chromium, FOLDER], timeout=150, check=False,
+    done = subprocess.run(["node", os.path.join(HERE, "page_test.js"), c.url, chromium, FOLDER], timeout=210, check=False,
                           env={**os.environ, "NODE_PATH": os.path.join(FOLDER, "node_modules")})
 sys.exit(done.returncode)
