@@ -30,7 +30,8 @@ static struct mc_sched_request sched_request(const struct request *request, uint
         .tokens = tokens,
         .output_tokens = left < OUTPUT_GUESS ? left : OUTPUT_GUESS,
         .block_tokens = model->block_tokens,
-        .reuse_max = request->cache_off && !begun ? 0 : mc_reuse_tokens_max(request->prompt_count, model->block_tokens),
+        .reuse_max =
+            request->api.cache_off && !begun ? 0 : mc_reuse_tokens_max(request->prompt_count, model->block_tokens),
         .bytes_per_token = model->bytes_per_token,
         .node_blocks = request->node_blocks,
         .prefix_blocks = request->prefix_blocks,
@@ -76,7 +77,7 @@ static enum mc_status send_run(
         .token_count = request->prompt_count + request->answer_count,
         .answer_count = request->answer_count,
         .max_tokens = request->answer_max,
-        .cache_read = !request->cache_off || request->answer_count,
+        .cache_read = !request->api.cache_off || request->answer_count,
         .cache_write = true,
         .ignore_end = request->api.ignore_end,
         .load_tokens = request->answer_count ? WMSG_LOAD_AUTO : d->load_tokens,
@@ -143,7 +144,7 @@ static enum mc_sched_outcome decide(
 
     fleet_view(c->fleet, request->model, &request->tried, request->store_up, now, view);
     c->policy->decide(&view->snapshot, &ask, decision, &explain);
-    if (decision->outcome != MC_SCHED_HOLD) /* one that holds is asked again and again */
+    if (decision->outcome != MC_SCHED_HOLD || !request->queued_ns) /* one that holds is asked again and again */
         request->explain = explain_add(&c->explains, request->id, request->model, c->policy->name, &ask, decision, view,
             candidates, explain.candidate_count);
     return decision->outcome;

@@ -15,10 +15,15 @@ static void look_up(struct request *request);
 
 /* --- tokenising --- */
 
+static const char *prompt_field(const struct request *request)
+{
+    return request->api.kind == API_CHAT ? "messages" : "prompt";
+}
+
 /* `about` goes before the number: "at least " where nobody has counted. */
 static void too_long(struct request *request, const char *about, uint32_t tokens)
 {
-    request_fail(request, 400, "context_length_exceeded",
+    request_fail_field(request, prompt_field(request), "context_length_exceeded",
         "the prompt has %s%u tokens, this model's context is %u tokens (prompt and answer together)", about, tokens,
         request->model->sequence_tokens_max);
 }
@@ -44,7 +49,7 @@ static bool take_tokens(struct request *request, const uint32_t *tokens, uint32_
     uint32_t context = request->model->sequence_tokens_max;
 
     if (count == 0) {
-        request_fail(request, 400, "invalid_prompt", "the prompt is empty: it has 0 tokens");
+        request_fail_field(request, prompt_field(request), "invalid_prompt", "the prompt is empty: it has 0 tokens");
         return false;
     }
     if (count >= context) {
@@ -83,7 +88,8 @@ static void on_tokens(struct fleet_call *call, struct fleet_worker *worker, cons
         return;
     }
     if (status == MC_EINVAL || status == MC_ENOSUP) {
-        request_fail(request, 400, "invalid_prompt", "%s", *text.text ? text.text : mc_status_str(status));
+        request_fail_field(
+            request, prompt_field(request), "invalid_prompt", "%s", *text.text ? text.text : mc_status_str(status));
         return;
     }
     if (status != MC_OK) { /* that worker cannot: ask another one */
@@ -192,7 +198,7 @@ static void look_up(struct request *request)
     survey_poke(c->survey);   /* which node lies beside which worker has to be known while requests come */
     request->tried.count = 0; /* those were asked for tokens */
     request->store_up = c->store && !store_rests(c);
-    ids = request->store_up && !request->cache_off ? block_ids(request, &count) : NULL;
+    ids = request->store_up && !request->api.cache_off ? block_ids(request, &count) : NULL;
     if (ids)
         status = prefix_ask(c->store, c->loop, ids, count, c->opts.prefix_ms, on_prefix, request, &request->prefix);
     free(ids);
@@ -218,8 +224,8 @@ void request_take_tokens(struct request *request)
 {
     for (uint32_t i = 0; i < request->api.token_count; i++) {
         if (request->api.tokens[i] >= request->model->vocab_size) {
-            request_fail(request, 400, "invalid_prompt", "prompt: token %u is not in the vocabulary of %u",
-                request->api.tokens[i], request->model->vocab_size);
+            request_fail_field(request, prompt_field(request), "invalid_prompt",
+                "prompt: token %u is not in the vocabulary of %u", request->api.tokens[i], request->model->vocab_size);
             return;
         }
     }

@@ -132,7 +132,7 @@ static const char *error_type(int code)
     return code == 429 ? "rate_limit_error" : code >= 500 ? "server_error" : "invalid_request_error";
 }
 
-static void fail_with(struct request *request, int code, const char *err_code, const char *text)
+static void fail_with(struct request *request, int code, const char *param, const char *err_code, const char *text)
 {
     log_set_trace(request->trace);
     http_on_leave(request->http, NULL, NULL);
@@ -141,7 +141,7 @@ static void fail_with(struct request *request, int code, const char *err_code, c
     if (request->streaming)
         reply_stream_error(request, error_type(code), err_code, text);
     else
-        http_reply_error(request->http, code, error_type(code), NULL, err_code, "%s", text);
+        http_reply_error(request->http, code, error_type(code), param, err_code, "%s", text);
     request_end(request, code == 429 ? "refused" : code >= 500 ? "failed" : "invalid");
 }
 
@@ -153,7 +153,18 @@ void request_fail(struct request *request, int code, const char *err_code, const
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fail_with(request, code, err_code, text);
+    fail_with(request, code, NULL, err_code, text);
+}
+
+void request_fail_field(struct request *request, const char *param, const char *err_code, const char *format, ...)
+{
+    char text[WMSG_TEXT_MAX + 128];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fail_with(request, 400, param, err_code, text);
 }
 
 void request_refuse(struct request *request, double retry_after_ms, const char *format, ...)
@@ -167,7 +178,7 @@ void request_refuse(struct request *request, double retry_after_ms, const char *
     snprintf(seconds, sizeof seconds, "%.0f", ceil(fmax(retry_after_ms, 1) / 1000));
     if (!request->streaming)
         http_set_header(request->http, "Retry-After", seconds);
-    fail_with(request, 429, "overloaded", text);
+    fail_with(request, 429, NULL, "overloaded", text);
 }
 
 static void on_leave(struct http_req *http, void *arg)
@@ -223,8 +234,11 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
 static void start(struct request *request)
 {
     struct conductor *c = request->conductor;
+    const char *bad = mc_sampling_check(&request->api.sampling, request->model->vocab_size);
 
-    if (c->draining)
+    if (bad)
+        request_fail_field(request, bad, NULL, "field '%s' is out of range for this model", bad);
+    else if (c->draining)
         request_fail(request, 503, "shutting_down", "the server is shutting down");
     else if (c->request_count > c->opts.requests_max)
         request_refuse(request, 1000, "too many requests: %u are open", c->opts.requests_max);
@@ -237,7 +251,6 @@ static void start(struct request *request)
 void request_begin(struct conductor *conductor, struct http_req *http, struct api_request *api)
 {
     struct request *request = calloc(1, sizeof *request);
-    const char *cache = http_header(http, "X-Mooncake-Cache");
 
     if (!request || loop_timer_reserve(conductor->loop, 1) != MC_OK ||
         mc_text_create(api->stops, api->stop_count, &request->text) != MC_OK) {
@@ -253,7 +266,6 @@ void request_begin(struct conductor *conductor, struct http_req *http, struct ap
         request->api.sampling.bias = request->api.bias;
     if (!api->has_seed)
         request->api.sampling.seed = rng_u64(&conductor->rng);
-    request->cache_off = cache && strcmp(cache, "off") == 0;
     request->model = fleet_model_find(conductor->fleet, api->model);
     request->created_s = wall_ms() / 1000;
     request->started_ns = http_started_ns(http);

@@ -45,7 +45,6 @@ struct request {
     struct conductor *conductor;
     struct http_req *http;
     struct api_request api;
-    bool cache_off;
     enum request_state state;
     struct fleet_model *model; /* models are never forgotten while the fleet lives */
     uint8_t trace[TRACE_SIZE];

@@ -33,7 +33,11 @@ void request_end(struct request *request, const char *outcome);
 void request_fail(struct request *request, int code, const char *err_code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* The same with Retry-After. Gone. */
+/* The same with 400 and the name of the offending field. Gone. */
+void request_fail_field(struct request *request, const char *param, const char *err_code, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* The same with 429 and Retry-After. Gone. */
 void request_refuse(struct request *request, double retry_after_ms, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -56,7 +56,8 @@ class Client:
 
     def decision(self, mooncake):
         """The first of the scheduler about the request with this `mooncake` object that ran, as explain has it."""
-        return json.loads(self.get(f"/v1/requests/{mooncake['request_id']}/explain")[1])["decisions"][-1]["decision"]
+        rows = json.loads(self.get(f"/v1/requests/{mooncake['request_id']}/explain")[1])["decisions"]
+        return [row["decision"] for row in rows if row["decision"]["outcome"] == "run"][-1]
 
     def open(self, path, body, **headers):
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(),

@@ -340,8 +340,13 @@ static void tell_whats_wrong(void **state)
     assert_error(post("{"), 400, NULL, "");
     memset(text, 'x', sizeof text - 1);
     snprintf(body, sizeof body, "{\"model\":\"fake\",\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]}", text);
-    assert_error(post(body), 400, NULL, "4199 tokens, this model's context is 4096");
-    assert_error(post("{\"model\":\"fake\",\"messages\":[{\"role\":\"user\",\"content\":\"\"}]}"), 400, NULL, "empty");
+    assert_error(post(body), 400, "messages", "4199 tokens, this model's context is 4096");
+    assert_error(post(chat(",\"logit_bias\":{\"100000\":1}")), 400, "logit_bias", "logit_bias");
+    assert_error(
+        http_ask(conductor_http_address(conductor), "/v1/chat/completions", chat(""), "X-Mooncake-Cache: no", 0), 400,
+        "X-Mooncake-Cache", "on or off");
+    assert_error(
+        post("{\"model\":\"fake\",\"messages\":[{\"role\":\"user\",\"content\":\"\"}]}"), 400, "messages", "empty");
     assert_error(get("/v1/nothing"), 404, NULL, "");
     fake_worker_stop(worker);
 }
@@ -359,7 +364,7 @@ static void a_book_is_refused_at_once(void **state)
     at_text = body + sprintf(body, "{\"model\":\"fake\",\"prompt\":\"");
     memset(at_text, 'x', BYTES);
     strcpy(at_text + BYTES, "\"}");
-    assert_error(http_ask(conductor_http_address(conductor), "/v1/completions", body, NULL, 0), 400, NULL,
+    assert_error(http_ask(conductor_http_address(conductor), "/v1/completions", body, NULL, 0), 400, "prompt",
         "at least 16384 tokens, this model's context is 4096");
     assert_int_equal(fake_worker_counts(worker)->tokenized, 0);
     free(body);
@@ -400,13 +405,14 @@ struct asker {
     pthread_t thread;
     struct http_answer answer;
     char *body;
+    const char *header;
 };
 
 static void *asker_main(void *arg)
 {
     struct asker *asker = arg;
 
-    asker->answer = post(asker->body);
+    asker->answer = http_ask(conductor_http_address(conductor), "/v1/chat/completions", asker->body, asker->header, 0);
     return NULL;
 }
 
@@ -491,19 +497,26 @@ static void queues_and_refuses(void **state)
 {
     struct fake_script script = good("w", 10);
     struct fake_worker *worker;
-    struct asker askers[3] = {0};
+    struct asker askers[3] = {{.header = "X-Request-Id: runs"}, {.header = "X-Request-Id: waits"}};
     struct http_answer answer;
 
     script.sequences_max = 1;
     script.mute = true;
     start_conductor(short_queue);
     worker = start_worker(&script);
-    for (int i = 0; i < 3; i++)
-        asker_start(&askers[i], chat(""));
+    asker_start(&askers[0], chat(""));
+    assert_true(comes(&fake_worker_counts(worker)->runs, 1));
+    asker_start(&askers[1], chat(""));
+    assert_true(status_comes("requests.queued", 1));
+    asker_start(&askers[2], chat(""));
     assert_true(status_comes("requests.queued", 2));
     answer = post(chat(""));
     assert_in_range(retry_after_s(&answer), 1, 30);
     assert_error(answer, 429, NULL, "the queue is full");
+    answer = get("/v1/requests/waits/explain"); /* it can be asked why, while it waits */
+    assert_string_equal(json_string_value(at(&answer, "decisions.0.decision.outcome")), "hold");
+    assert_string_equal(json_string_value(at(&answer, "decisions.0.candidates.1.skipped")), "full");
+    http_answer_free(&answer);
     fake_worker_speak(worker);
     for (int i = 0; i < 3; i++)
         assert_int_equal(asker_join(&askers[i]), 200);

@@ -1,6 +1,7 @@
 /* api.c - the routes: what OpenAI clients ask, what Prometheus asks, what people ask. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "conductor/http/api.h"
@@ -10,6 +11,8 @@
 
 enum { BODY_MAX = 16 << 20 };
 
+#define CACHE_HEADER "X-Mooncake-Cache"
+
 /* Why a request ends before it has begun. */
 static void refuse(struct http_req *req, int code, const char *param, const char *err_code, const char *text)
 {
@@ -17,6 +20,18 @@ static void refuse(struct http_req *req, int code, const char *param, const char
 
     metric_add(metric_with(conductor->count.requests, code < 500 ? "invalid" : "failed"), 1);
     http_reply_error(req, code, NULL, param, err_code, "%s", text);
+}
+
+/* A misspelt value must not measure a warm cache as a cold one. False: the request was refused. */
+static bool read_cache_header(struct http_req *req, struct api_request *api)
+{
+    const char *value = http_header(req, CACHE_HEADER);
+
+    api->cache_off = value && strcasecmp(value, "off") == 0;
+    if (!value || api->cache_off || strcasecmp(value, "on") == 0)
+        return true;
+    refuse(req, 400, CACHE_HEADER, NULL, "header " CACHE_HEADER " must be on or off");
+    return false;
 }
 
 static void completion(struct http_req *req, enum api_kind kind)
@@ -33,6 +48,10 @@ static void completion(struct http_req *req, enum api_kind kind)
     }
     if (status != MC_OK) {
         refuse(req, 400, *error.param ? error.param : NULL, NULL, error.message);
+        return;
+    }
+    if (!read_cache_header(req, &api)) {
+        api_request_fini(&api);
         return;
     }
     if (fleet_model_find(conductor->fleet, api.model)) {

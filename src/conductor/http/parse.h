@@ -29,6 +29,7 @@ struct api_request {
     uint32_t token_count;
     uint32_t max_tokens; /* 0: not given */
     bool stream, include_usage;
+    bool cache_off;  /* from a header: compute without reading the cache */
     bool ignore_end; /* extension ignore_eos */
     bool has_seed;
     struct mc_sampling sampling; /* bias points below */
