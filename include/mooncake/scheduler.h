@@ -111,14 +111,16 @@ struct mc_sched_worker {
     const struct mc_fit *decode;
 
     const struct mc_sched_link
-        *links;    /* one per node of the snapshot, or NULL: it has no Store, nothing can be loaded */
-    double age_ms; /* since its last status */
+        *links;     /* one per node of the snapshot, or NULL: it has no Store, nothing can be loaded */
+    double age_ms;  /* since its last status */
+    double idle_ms; /* since it last finished a run; 0 while it has one */
 };
 
 /* Knobs of the policies; zero means the default in brackets. */
 struct mc_sched_options {
     double balance_threshold;   /* [1.3] Algorithm 1: fetch when best prefix / own prefix is above this */
     uint32_t direct_tokens_max; /* [one block] compute at most this many on the decode worker of a direct request */
+    double trial_ms; /* [5000] workers idle for so long are tried with what seems a little too slow for the SLO */
 };
 
 struct mc_sched_snapshot {
@@ -174,6 +176,7 @@ struct mc_sched_decision {
     uint16_t prefill; /* index of the worker that computes the prompt; = decode for direct and single */
     uint16_t decode;
     bool degraded;        /* a worker outside its role, or one under suspicion, was all there was */
+    bool trial;           /* beyond the SLO by what was learned, and run to learn it anew */
     uint16_t source;      /* node the missing part of the prefix comes from; MC_SCHED_NONE: nothing is fetched */
     uint32_t load_tokens; /* of the prompt, from the cache; a multiple of block_tokens */
     uint32_t own_tokens;  /* of load_tokens, on the worker's own node */

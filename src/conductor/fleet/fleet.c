@@ -455,7 +455,7 @@ static enum mc_status on_hello(struct conn *conn, const struct hello *peer, stru
     worker->fleet = fleet;
     worker->conn = conn;
     worker->serial = ++fleet->serial_last;
-    worker->heard_ns = loop_now_ns(fleet->loop);
+    worker->heard_ns = worker->worked_ns = loop_now_ns(fleet->loop);
     worker->node = MC_SCHED_NONE;
     list_init(&worker->link);
     list_push_back(&fleet->connected, &worker->anchor);

@@ -57,6 +57,7 @@ struct fleet_worker {
     struct wmsg_status status;
     enum mc_worker_state state;
     uint64_t heard_ns;
+    uint64_t worked_ns; /* when it last finished a run; else since when it is here */
     struct loop_timer silence;
     bool pinged;          /* and nothing heard since */
     struct hashmap calls; /* by request id */

@@ -61,6 +61,7 @@ void fleet_learn(struct fleet_worker *worker, const struct wmsg_finish *finish)
 {
     double x[MC_FIT_TERMS];
 
+    worker->worked_ns = loop_now_ns(worker->fleet->loop);
     if (finish->computed_tokens == 0 || finish->replayed_tokens || finish->prefill_us == 0)
         return;
     mc_fit_prefill_x(finish->prompt_tokens, finish->prompt_tokens - finish->computed_tokens, x);
@@ -190,6 +191,8 @@ static void fill_row(struct fleet *fleet, struct fleet_worker *worker, const str
         .age_ms = (double)(now_ns - worker->heard_ns) / NS_PER_MS,
     };
     count_work(worker, row);
+    if (row->running == 0 && row->waiting == 0)
+        row->idle_ms = (double)(now_ns - worker->worked_ns) / NS_PER_MS;
 }
 
 void fleet_view(struct fleet *fleet, const struct fleet_model *model, const struct fleet_tried *tried, bool store_up,

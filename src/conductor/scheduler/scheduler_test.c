@@ -331,6 +331,32 @@ static void slo_is_kept_or_refused(void **state)
     assert_int_equal(decide(&c).outcome, MC_SCHED_RUN);
 }
 
+/* What was slow for a moment is not refused for ever: refusals would never find out that it is fast again. */
+static void idle_workers_are_tried(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    c.request.slo_ttft_ms = 900;
+    for (int i = 0; i < 4; i++)
+        c.workers[i].idle_ms = 4999;
+    assert_int_equal(decide(&c).outcome, MC_SCHED_REFUSE);
+    for (int i = 0; i < 4; i++)
+        c.workers[i].idle_ms = 5000;
+    d = decide(&c);
+    assert_int_equal(d.outcome, MC_SCHED_RUN);
+    assert_true(d.trial);
+    c.request.slo_ttft_ms = 240; /* four times as fast as ever seen: that is no noise */
+    assert_int_equal(decide(&c).outcome, MC_SCHED_REFUSE);
+    c.request.slo_ttft_ms = 1100;
+    assert_false(decide(&c).trial);
+    c.request.slo_tbt_ms = 12;
+    assert_true(decide(&c).trial);
+    c.workers[2].idle_ms = c.workers[3].idle_ms = 0; /* the one that is tried has its answer to come */
+    assert_int_equal(decide(&c).outcome, MC_SCHED_REFUSE);
+}
+
 static void begun_answers_want_only_a_decoder(void **state)
 {
     struct cluster c;
@@ -370,6 +396,7 @@ static void randomise(struct cluster *c, struct rng *rng)
         w->waiting = (uint32_t)rng_below(rng, 10);
         w->running = (uint32_t)rng_below(rng, 18);
         w->kv_tokens = rng_below(rng, 110000);
+        w->idle_ms = rng_chance(rng, 0.3) ? (double)rng_below(rng, 20000) : 0;
         w->node = (uint16_t)(rng_chance(rng, 0.2) ? MC_SCHED_NONE : rng_below(rng, NODES));
         w->links = rng_chance(rng, 0.2) ? NULL : rng_chance(rng, 0.2) ? c->none : c->fast;
     }
@@ -394,8 +421,10 @@ static void check_run(const struct cluster *c, const struct mc_sched_decision *d
     assert_true(isfinite(d->ttft_ms) && d->ttft_ms >= 0);
     assert_true(fabs(d->queue_ms + d->load_ms + d->prefill_ms - d->ttft_ms) < 1e-6);
     assert_true(isfinite(d->tbt_ms) && d->tbt_ms > 0);
-    if (c->request.slo_ttft_ms > 0)
+    if (c->request.slo_ttft_ms > 0 && !d->trial)
         assert_true(d->ttft_ms + c->request.waited_ms <= c->request.slo_ttft_ms);
+    if (d->trial)
+        assert_true(c->workers[d->prefill].idle_ms >= 5000 && c->workers[d->decode].idle_ms >= 5000);
 }
 
 static void check_explanation(
@@ -463,6 +492,7 @@ int main(void)
         cmocka_unit_test(pools_stand_in_for_each_other),
         cmocka_unit_test(doubtful_workers_come_last),
         cmocka_unit_test(slo_is_kept_or_refused),
+        cmocka_unit_test(idle_workers_are_tried),
         cmocka_unit_test(begun_answers_want_only_a_decoder),
         cmocka_unit_test(a_prompt_too_long_for_everybody_is_nobodys),
         cmocka_unit_test(every_policy_keeps_the_rules),

@@ -26,6 +26,9 @@
 /* A worker that has the KV already may decode this much slower than the best one: moving the KV costs more than that. */
 #define SINGLE_TBT_SLACK 1.10
 
+#define TRIAL_MS   5000.0
+#define TRIAL_OVER 4.0 /* a machine that others use as well is that much slower at times */
+
 #define RETRY_AFTER_MIN_MS 1000.0 /* the header counts whole seconds */
 
 enum rank { RANK_ROLE, RANK_OTHER, RANK_DOUBT, RANK_OTHER_DOUBT, RANKS };
@@ -297,15 +300,34 @@ static void choose_route(struct sched_view *view, struct mc_sched_candidate *pre
         take(view, decision, MC_ROUTE_SPLIT, prefill, decode);
 }
 
-/* A prediction that breaks the SLO is a refusal now, not a disappointment later. */
-static void hold_against_slo(const struct mc_sched_request *request, struct mc_sched_decision *decision)
+/* Refusals teach nothing: workers that were slow for a moment would be held to be slow, and idle, for ever. So when they have had
+ * nothing to do for some time, one request is let through, if what was learned need not be wrong by more than TRIAL_OVER. */
+static bool is_trial(const struct sched_view *view, const struct mc_sched_decision *decision, double late)
 {
+    const struct mc_sched_request *request = view->request;
+    double max = view->snapshot->options.trial_ms, idle;
+
+    if (decision->outcome != MC_SCHED_RUN)
+        return false;
+    idle = fmin(view->snapshot->workers[decision->prefill].idle_ms, view->snapshot->workers[decision->decode].idle_ms);
+    return idle >= (max > 0 ? max : TRIAL_MS) &&
+           (request->slo_ttft_ms <= 0 || late <= TRIAL_OVER * request->slo_ttft_ms) &&
+           (request->slo_tbt_ms <= 0 || decision->tbt_ms <= TRIAL_OVER * request->slo_tbt_ms);
+}
+
+/* A prediction that breaks the SLO is a refusal now, not a disappointment later. */
+static void hold_against_slo(const struct sched_view *view, struct mc_sched_decision *decision)
+{
+    const struct mc_sched_request *request = view->request;
     double late = decision->outcome == MC_SCHED_RUN ? decision->ttft_ms + request->waited_ms : request->waited_ms;
     double over = request->slo_ttft_ms > 0 ? late - request->slo_ttft_ms : 0;
 
     if (request->slo_tbt_ms > 0 && decision->tbt_ms > request->slo_tbt_ms && over <= 0)
         over = RETRY_AFTER_MIN_MS;
     if (over <= 0)
+        return;
+    decision->trial = is_trial(view, decision, late);
+    if (decision->trial)
         return;
     decision->outcome = MC_SCHED_REFUSE;
     decision->retry_after_ms = over > RETRY_AFTER_MIN_MS ? over : RETRY_AFTER_MIN_MS;
@@ -338,7 +360,7 @@ void sched_view_decide(struct sched_view *view, struct mc_sched_candidate *prefi
         decision->retry_after_ms = RETRY_AFTER_MIN_MS;
     }
     if (decision->outcome != MC_SCHED_NOBODY)
-        hold_against_slo(view->request, decision);
+        hold_against_slo(view, decision);
     if (explain) {
         explain->candidate_count = explain->left_out = 0;
         explain_rows(explain, view->prefill, view->snapshot->worker_count);
