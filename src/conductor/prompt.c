@@ -9,7 +9,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "conductor/request_impl.h"
-#include "mooncake/engine.h"
+
+#define TOO_LONG "context_length_exceeded"
 
 static void look_up(struct request *request);
 
@@ -18,29 +19,6 @@ static void look_up(struct request *request);
 static const char *prompt_field(const struct request *request)
 {
     return request->api.kind == API_CHAT ? "messages" : "prompt";
-}
-
-/* `about` goes before the number: "at least " where nobody has counted. */
-static void too_long(struct request *request, const char *about, uint32_t tokens)
-{
-    request_fail_field(request, prompt_field(request), "context_length_exceeded",
-        "the prompt has %s%u tokens, this model's context is %u tokens (prompt and answer together)", about, tokens,
-        request->model->sequence_tokens_max);
-}
-
-/* A text whose bytes alone show that it cannot fit is not sent to a tokenizer, who would work on it for seconds. */
-static bool fits_by_bytes(struct request *request)
-{
-    const struct api_request *api = &request->api;
-    size_t bytes = api->text ? strlen(api->text) : 0, least;
-
-    for (uint32_t i = 0; i < api->message_count; i++)
-        bytes += strlen(api->messages[i].content);
-    least = bytes / MC_PIECE_SIZE_MAX;
-    if (least < request->model->sequence_tokens_max)
-        return true;
-    too_long(request, "at least ", (uint32_t)least); /* a body has a limit far below 2^32 bytes */
-    return false;
 }
 
 /* False: it was refused, and is gone. */
@@ -53,7 +31,8 @@ static bool take_tokens(struct request *request, const uint32_t *tokens, uint32_
         return false;
     }
     if (count >= context) {
-        too_long(request, "", count);
+        request_fail_field(request, prompt_field(request), TOO_LONG,
+            "the prompt has %u tokens, this model's context is %u tokens (prompt and answer together)", count, context);
         return false;
     }
     request->answer_max = request->api.max_tokens ? request->api.max_tokens : request->conductor->opts.answer_tokens;
@@ -84,7 +63,8 @@ static void on_tokens(struct fleet_call *call, struct fleet_worker *worker, cons
     else
         (void)wmsg_text_decode(frame->body, &text, &bad); /* without a text the status has to do */
     if (status == MC_ETOOBIG) {
-        too_long(request, "more than ", WMSG_TOKENS_MAX);
+        request_fail_field(
+            request, prompt_field(request), TOO_LONG, "%s", *text.text ? text.text : mc_status_str(status));
         return;
     }
     if (status == MC_EINVAL || status == MC_ENOSUP) {
@@ -121,13 +101,13 @@ static const struct fleet_call_ops tokenise_ops = {
 
 void request_tokenise(struct request *request)
 {
-    struct wmsg_tokenize msg = {
-        .messages = request->api.messages, .message_count = request->api.message_count, .text = request->api.text};
+    struct wmsg_tokenize msg = {.messages = request->api.messages,
+        .message_count = request->api.message_count,
+        .text = request->api.text,
+        .tokens_max = request->model->sequence_tokens_max};
     struct fleet_worker *worker;
 
     fleet_drop(&request->call);
-    if (!fits_by_bytes(request))
-        return;
     while ((worker = fleet_any(request->conductor->fleet, request->model, &request->tried)) != NULL) {
         fleet_tried_add(&request->tried, worker->serial);
         request->call.ops = &tokenise_ops;

@@ -57,7 +57,7 @@ struct http_opts {
     void (*on_sent)(
         void *user);          /* the last answer that was on its way has left, or its connection is gone; may be NULL */
     size_t stream_buffer_max; /* 0 = 1 MiB: a stream whose client is slower than that is cut */
-    unsigned conns_max;       /* 0 = 1024 */
+    unsigned conns_max;       /* 0 = 1024: that many with a request; others cost a descriptor until idle_s is over */
     unsigned idle_s;          /* 0 = 60: connections without a request */
 };
 

@@ -163,6 +163,10 @@ struct put_ready {
     struct run *run;
 };
 
+/* tokenize.c: net thread. MC_OK: *tokens is given. MC_ETOOBIG: more than msg->tokens_max, at least *count; MC_EINVAL, MC_ENOSUP, MC_ENOMEM */
+enum mc_status worker_tokenize(
+    const struct mc_engine *engine, const struct wmsg_tokenize *msg, uint32_t **tokens, size_t *count);
+
 /* Change a counter of struct worker_stats. */
 #define STAT_ADD(worker, field, n)                                                                                     \
     do {                                                                                                               \

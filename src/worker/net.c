@@ -268,72 +268,11 @@ static void on_run(struct peer *peer, struct conn *conn, const struct frame *fra
     wmsg_run_fini(&msg);
 }
 
-/* Chat messages as the text the model was trained on. *text is given. */
-static enum mc_status chat_text(
-    const struct mc_engine *engine, const struct wmsg_tokenize *msg, char **text, size_t *length)
-{
-    struct mc_chat_message *messages = malloc(msg->message_count * sizeof(*messages));
-    enum mc_status status;
-    char *dst = NULL;
-
-    if (!messages)
-        return MC_ENOMEM;
-    for (uint32_t i = 0; i < msg->message_count; i++)
-        messages[i] = (struct mc_chat_message){msg->messages[i].role, msg->messages[i].content};
-    status = mc_engine_chat(engine, messages, msg->message_count, true, NULL, 0, length);
-    if (status == MC_ETOOBIG || status == MC_OK) {
-        size_t size = *length + 1;
-
-        dst = malloc(size);
-        status = dst ? mc_engine_chat(engine, messages, msg->message_count, true, dst, size, length) : MC_ENOMEM;
-    }
-    free(messages);
-    if (status != MC_OK)
-        free(dst);
-    else
-        *text = dst;
-    return status;
-}
-
-static enum mc_status tokenize(
-    const struct mc_engine *engine, const struct wmsg_tokenize *msg, uint32_t **tokens, size_t *count)
-{
-    uint32_t flags = msg->message_count ? MC_TOKENIZE_SPECIAL : MC_TOKENIZE_BOS;
-    const char *text = msg->text ? msg->text : "";
-    size_t length = strlen(text), max;
-    char *chat = NULL;
-    enum mc_status status = MC_OK;
-
-    *tokens = NULL;
-    if (msg->message_count) {
-        status = chat_text(engine, msg, &chat, &length);
-        text = chat;
-    }
-    if (status != MC_OK)
-        return status;
-    /* A guess of three bytes a token is nearly always enough; else the call says what is. */
-    for (max = length / 3 + 16;; max = *count) {
-        free(*tokens);
-        *tokens = malloc(max * sizeof(**tokens));
-        status = *tokens ? mc_engine_tokenize(engine, text, length, flags, *tokens, max, count) : MC_ENOMEM;
-        if (status != MC_ETOOBIG || *count <= max)
-            break;
-    }
-    free(chat);
-    if (status == MC_OK && *count > WMSG_TOKENS_MAX)
-        status = MC_ETOOBIG;
-    if (status != MC_OK) {
-        free(*tokens);
-        *tokens = NULL;
-    }
-    return status;
-}
-
 static void on_tokenize(struct peer *peer, struct conn *conn, const struct frame *frame)
 {
     struct wmsg_tokenize msg;
     const char *bad = NULL;
-    uint32_t *tokens;
+    uint32_t *tokens, max;
     size_t count;
     struct buf body;
     enum mc_status status = wmsg_tokenize_decode(frame->body, &msg, &bad);
@@ -342,8 +281,14 @@ static void on_tokenize(struct peer *peer, struct conn *conn, const struct frame
         refuse(conn, frame, status, "worker-tokenize: field %s is missing or out of range", bad ? bad : "?");
         return;
     }
-    status = tokenize(peer->worker->engine, &msg, &tokens, &count);
+    max = msg.tokens_max;
+    status = worker_tokenize(peer->worker->engine, &msg, &tokens, &count);
     wmsg_tokenize_fini(&msg);
+    if (status == MC_ETOOBIG) {
+        refuse(
+            conn, frame, status, "the prompt has at least %zu tokens, this model's context is %u tokens", count, max);
+        return;
+    }
     if (status != MC_OK) {
         refuse(conn, frame, status, "%s",
             status == MC_EINVAL   ? "a message has a role that the model does not know"

@@ -137,7 +137,7 @@ static const struct row finish_rows[] = {
 static const struct row release_rows[] = {ROW(1, ROW_U64, wmsg_release, request), ROW_LAST};
 static const struct row text_rows[] = {ROW(1, ROW_TEXT, wmsg_text, text), ROW_LAST};
 
-enum { TOKENIZE_TEXT = 1, TOKENIZE_MESSAGES = 2 };
+enum { TOKENIZE_TEXT = 1, TOKENIZE_MESSAGES = 2, TOKENIZE_MAX = 3 };
 enum { TOKENS_TOKENS = 1 };
 
 /* ---- plain decode ---- */
@@ -287,6 +287,7 @@ void wmsg_tokenize_encode(const struct wmsg_tokenize *msg, struct buf *out)
 {
     size_t mark;
 
+    put_field_u32(out, TOKENIZE_MAX, msg->tokens_max);
     if (msg->message_count == 0) {
         put_field_text(out, TOKENIZE_TEXT, msg->text ? msg->text : "");
         return;
@@ -364,11 +365,13 @@ enum mc_status wmsg_tokenize_decode(struct slice body, struct wmsg_tokenize *msg
 {
     struct cur cur = cur_of_slice(body);
     enum mc_status status = MC_OK;
+    uint32_t tokens_max = 0;
     struct field field;
 
     memset(msg, 0, sizeof(*msg));
     while (status == MC_OK && field_next(&cur, &field)) {
         switch (field.id) {
+        case TOKENIZE_MAX: tokens_max = field_u32(&field, "tokens_max"); break;
         case TOKENIZE_TEXT: status = text_take(&field, msg); break;
         case TOKENIZE_MESSAGES: status = chat_take(&field, msg); break;
         default: field_unknown(&field);
@@ -379,6 +382,7 @@ enum mc_status wmsg_tokenize_decode(struct slice body, struct wmsg_tokenize *msg
             cur_fail(&cur, "text or messages");
         status = ended(&cur, bad);
     }
+    msg->tokens_max = tokens_max;
     if (status != MC_OK)
         wmsg_tokenize_fini(msg);
     return status;

@@ -118,12 +118,13 @@ struct wmsg_chat {
 struct wmsg_tokenize {
     const struct wmsg_chat *messages;
     uint32_t message_count;
-    const char *text; /* NUL-terminated; NULL or "" with messages */
-    void *memory;     /* decode's */
+    const char *text;    /* NUL-terminated; NULL or "" with messages */
+    uint32_t tokens_max; /* a prompt of more need not be counted to its end; 0: WMSG_TOKENS_MAX */
+    void *memory;        /* decode's */
 };
 
 /* Tokens, in the reply of W_TOKENIZE. Failure replies carry struct wmsg_text: MC_EINVAL (unknown role, no messages),
- * MC_ENOSUP (no chat template), MC_ETOOBIG (more than WMSG_TOKENS_MAX). */
+ * MC_ENOSUP (no chat template), MC_ETOOBIG (more than tokens_max, both numbers in the text). */
 struct wmsg_tokens {
     uint32_t *tokens;
     uint32_t count;

@@ -46,7 +46,7 @@ static void example_chat(struct buf *out)
 
 static void example_text(struct buf *out)
 {
-    wmsg_tokenize_encode(&(struct wmsg_tokenize){.text = "Once upon a time"}, out);
+    wmsg_tokenize_encode(&(struct wmsg_tokenize){.text = "Once upon a time", .tokens_max = 8192}, out);
 }
 
 static void example_tokens(struct buf *out)

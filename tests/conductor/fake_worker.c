@@ -206,24 +206,41 @@ static void on_cancel(struct fake_worker *w, uint64_t request)
     }
 }
 
+static void refuse_tokens(struct fake_worker *w, const struct frame *frame, uint32_t max)
+{
+    char text[WMSG_TEXT_MAX];
+    struct buf body;
+
+    snprintf(text, sizeof text, "the prompt has at least %d tokens, this model's context is %u", FAKE_PROMPT_MAX, max);
+    buf_init(&body, 4096);
+    wmsg_text_encode(text, &body);
+    (void)conn_reply(w->conn, frame, MC_ETOOBIG, buf_slice(&body));
+    buf_fini(&body);
+}
+
 /* One token per byte of all contents. */
 static void on_tokenize(struct fake_worker *w, const struct frame *frame)
 {
     struct wmsg_tokenize msg;
     const char *bad;
-    uint32_t tokens[8192], count = 0;
+    uint32_t tokens[FAKE_PROMPT_MAX], count = 0, max;
     struct buf body;
 
     if (wmsg_tokenize_decode(frame->body, &msg, &bad) != MC_OK)
         abort();
+    max = msg.tokens_max;
     for (uint32_t m = 0; m < msg.message_count || (m == 0 && msg.message_count == 0); m++) {
         const char *text = msg.message_count ? msg.messages[m].content : msg.text;
 
-        for (size_t i = 0; text[i] && count < 8192; i++)
+        for (size_t i = 0; text[i] && count < FAKE_PROMPT_MAX; i++)
             tokens[count++] = (uint8_t)text[i];
     }
     wmsg_tokenize_fini(&msg);
     w->counts.tokenized++;
+    if (count == FAKE_PROMPT_MAX) {
+        refuse_tokens(w, frame, max);
+        return;
+    }
     buf_init(&body, FRAME_BODY_MAX);
     wmsg_tokens_encode(tokens, count, &body);
     (void)conn_reply(w->conn, frame, MC_OK, buf_slice(&body));

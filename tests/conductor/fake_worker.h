@@ -10,7 +10,7 @@
 
 #include "worker/proto.h"
 
-enum { FAKE_TOKEN_BASE = 1000 };
+enum { FAKE_TOKEN_BASE = 1000, FAKE_PROMPT_MAX = 8192 /* tokens; one per byte */ };
 
 struct fake_script {
     const char *name;

@@ -590,11 +590,12 @@ static void other_record_later(void **state)
 
 static void tokenized(void **state)
 {
+    enum { BOOK = 300000 };
     unsigned w = add(WMSG_ROLE_BOTH, NULL);
     struct wmsg_chat chat[] = {{"system", "You are brief."}, {"user", "缓存是什么? What is a cache?"}};
     struct wmsg_tokenize msg = {.messages = chat, .message_count = 2};
     uint32_t *tokens, count, direct[256];
-    char text[512];
+    char text[512], *book;
     size_t length, n;
     struct mc_chat_message messages[] = {{chat[0].role, chat[0].content}, {chat[1].role, chat[1].content}};
 
@@ -609,6 +610,22 @@ static void tokenized(void **state)
     assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_OK);
     assert_true(count > 0);
     free(tokens);
+
+    /* A book is not read to its end; that it is cut inside of no character shows in what the engine says of it. */
+    book = malloc(BOOK + 1);
+    for (size_t i = 0; i < BOOK; i += 3)
+        memcpy(book + i, "\xe7\xbc\x93", 3);
+    book[BOOK] = 0;
+    msg = (struct wmsg_tokenize){.text = book, .tokens_max = 1000};
+    assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_ETOOBIG);
+    msg.tokens_max = BOOK; /* all of it fits: counted exactly */
+    assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_OK);
+    assert_int_equal(mc_engine_tokenize(fx.alone, book, BOOK, MC_TOKENIZE_BOS, direct, 256, &n), MC_ETOOBIG);
+    assert_int_equal(count, n);
+    free(tokens);
+    msg.tokens_max = count / 40;
+    assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_ETOOBIG);
+    free(book);
 
     chat[0].role = "emperor";
     msg = (struct wmsg_tokenize){.messages = chat, .message_count = 2};
