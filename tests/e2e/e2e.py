@@ -28,6 +28,20 @@ def command(*args, env=None, **more):
 
 # ---- answers ----
 
+def at_last(attempt, what):
+    """The first true result of five attempts. Loading is chosen where it is predicted to beat computing, and in a moment when the
+    machine is somebody else's that may come out otherwise; one in five has to."""
+    for _ in range(5):
+        result = attempt()
+        if result:
+            return result
+    raise AssertionError(f"not in five attempts: {what}")
+
+
+def cached_tokens(answer):
+    return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
 def test_answers():
     with Service(BINARY) as service:
         first = service.chat(PROMPT)
@@ -35,12 +49,14 @@ def test_answers():
         assert text and first["usage"]["completion_tokens"] > 0, first
         assert service.stream(PROMPT, 32).text() == text, "streamed and whole answers differ"
         prompt = first["usage"]["prompt_tokens"]
-        again = service.chat(PROMPT)
-        assert again["choices"][0]["message"]["content"] == text, "the answer changed when it came from the cache"
-        reused = again["usage"]["prompt_tokens_details"]["cached_tokens"]
-        assert reused >= (prompt - 1) // 64 * 64 - 64, f"only {reused} of {prompt} tokens reused"
-        other = service.chat(PROMPT + " And why?")
-        assert other["usage"]["prompt_tokens_details"]["cached_tokens"] >= 64, other["usage"]
+
+        def again():
+            answer = service.chat(PROMPT)
+            assert answer["choices"][0]["message"]["content"] == text, "the answer changed when it came from the cache"
+            return cached_tokens(answer) >= (prompt - 1) // 64 * 64 - 64
+
+        at_last(again, f"nearly all of {prompt} tokens reused")
+        at_last(lambda: cached_tokens(service.chat(PROMPT + " And why?")) >= 64, "the common prefix reused")
 
 
 def test_reuse_can_be_switched_off():
@@ -53,7 +69,7 @@ def test_reuse_can_be_switched_off():
 def long_answer(service, tokens):
     """A prompt and its answer of at least so many tokens: where an answer ends is the model's affair."""
     for number in range(60):
-        prompt = f"{PROMPT} Question {number}."
+        prompt = f"Chat {time.monotonic_ns()}. {PROMPT} Question {number}."
         answer = service.chat(prompt, tokens + 64)
         if answer["usage"]["completion_tokens"] >= tokens:
             return prompt, answer
@@ -62,7 +78,7 @@ def long_answer(service, tokens):
 
 def test_second_turn_hits_the_answer():
     """Blocks made while decoding are stored: the second turn of a chat finds the first turn's answer."""
-    with Service(BINARY) as service:
+    def two_turns():
         prompt, first = long_answer(service, 80)
         usage = first["usage"]
         messages = [{"role": "user", "content": prompt},
@@ -71,9 +87,11 @@ def test_second_turn_hits_the_answer():
         status, second = service.post("/v1/chat/completions",
                                       {"model": service.model(), "messages": messages, "max_tokens": 8, "temperature": 0})
         assert status == 200, second
-        reused = second["usage"]["prompt_tokens_details"]["cached_tokens"]
         whole = (usage["prompt_tokens"] + usage["completion_tokens"]) // 64 * 64
-        assert reused >= whole - 64 and reused > usage["prompt_tokens"], f"{reused} of {whole} reused; first turn: {usage}"
+        return cached_tokens(second) >= whole - 64 and cached_tokens(second) > usage["prompt_tokens"]
+
+    with Service(BINARY) as service:
+        at_last(two_turns, "the second turn of a new chat reuses the first answer")
 
 
 # ---- deaths ----
@@ -385,8 +403,7 @@ def test_chat_top_doctor():
         at = ["--url", service.url]
         run = service.run("chat", PROMPT, *at)
         assert run.returncode == 0 and run.stdout.strip() and "prompt tokens" in run.stderr, run
-        answer = json.loads(service.run("chat", PROMPT, "--json", *at).stdout)
-        assert answer["reused_tokens"] > 0, answer
+        at_last(lambda: json.loads(service.run("chat", PROMPT, "--json", *at).stdout)["reused_tokens"] > 0, "tokens reused")
         run = service.run("top", "--once", *at)
         assert run.returncode == 0 and "prefill-1" in run.stdout and "decode-1" in run.stdout, run
         assert json.loads(service.run("top", "--json", *at).stdout)["workers"], "no workers in /v1/status"
@@ -440,8 +457,7 @@ def test_calc():
 
 
 def test_demo():
-    with Service(BINARY) as service, tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "report.json")
+    def demo():
         run = service.run("demo", "--url", service.url, "--engine=synthetic", "--report", path)
         assert run.returncode == 0, run
         with open(path, encoding="utf-8") as file:
@@ -450,7 +466,13 @@ def test_demo():
                                "outputs_equal"}, report
         assert report["outputs_equal"] is True, report
         assert len(report["requests"]) == 4 and report["requests"][0]["prompt_tokens"] >= 1500, report
-        assert [request["reused_tokens"] > 1000 for request in report["requests"]] == [False, True, True, True], report
+        reused = [request["reused_tokens"] for request in report["requests"]]
+        assert reused[0] == 0, report
+        return all(tokens > 1000 for tokens in reused[1:])
+
+    with Service(BINARY) as service, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "report.json")
+        at_last(demo, "all but the first request reuse the document")
 
 
 def test_every_help_prints():
