@@ -10,7 +10,7 @@ static enum mc_status ids_extend(struct run *run)
 {
     uint32_t full = run->count / run->chain.block_tokens;
 
-    if (full > run->id_capacity) {
+    if (!run->ids || full > run->id_capacity) {
         uint32_t capacity = full + full / 2 + 4;
         struct mc_block_id *ids = realloc(run->ids, capacity * sizeof(*ids));
 
