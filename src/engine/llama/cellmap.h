@@ -9,7 +9,7 @@
  *
  * How: the library offers no choice of cells, but takes the lowest free ones. So all cells below `top` are kept occupied,
  * those nobody owns by a plug sequence whose positions are the cells' own numbers; before tokens go in, exactly their cells
- * are unplugged. This file only keeps the map; llama.c makes the calls.
+ * are unplugged. This file only keeps the map; cells.c makes the calls.
  *
  *   page state:  unused  page >= top, all its cells are free in the library
  *                spare   page < top, no owner, all its cells are plugged

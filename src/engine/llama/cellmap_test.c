@@ -1,6 +1,6 @@
 /* cellmap_test.c - the map of cells against a model of the library that knows only "the lowest free cell".
  *
- * The model is an array of cells; a token goes into the lowest free one. The test plays llama.c's calls (open, fill, close,
+ * The model is an array of cells; a token goes into the lowest free one. The test plays cells.c's calls (open, fill, close,
  * cut) for random sequences that grow, shrink and end, and checks after each that every token lies where the map says, and
  * that no cell below top is free. */
 #include <setjmp.h>
@@ -71,7 +71,7 @@ static void check(void)
     assert_int_equal(owned, 0);
 }
 
-/* As cells_open() of llama.c. */
+/* As cells_open() of cells.c. */
 static enum mc_status open_cells(uint32_t seq, uint32_t count, uint32_t *top_before)
 {
     uint32_t length = lengths[seq], run;

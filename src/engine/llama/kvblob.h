@@ -9,7 +9,7 @@
  *   layers x { i32 type, u64 row size, cells x row }     V (layers that have one)
  *
  * Older tags (b6673) begin with `streams`, without magic and sequence. The form is unversioned and may change with any tag:
- * llama.c compares a blob the library wrote with these rules when it opens, and refuses the library if they differ.
+ * try_out.c compares a blob the library wrote with these rules when it opens, and refuses the library if they differ.
  * Pure functions; any thread. */
 #ifndef LLAMA_KVBLOB_H
 #define LLAMA_KVBLOB_H
