@@ -1,7 +1,8 @@
-/* rows.c - table rows to bytes and back. */
+/* rows.c - table rows and arrays of u32 to bytes and back. */
 #include "worker/rows.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static uint64_t bits_of(const struct row *row, const void *at)
@@ -124,4 +125,51 @@ void rows_decode(const struct row *rows, void *msg, struct cur *cur)
         if (!rows_take(rows, msg, &field))
             field_unknown(&field);
     }
+}
+
+enum mc_status rows_end(const struct cur *cur, const char **bad)
+{
+    if (cur_status(cur) != MC_OK && bad)
+        *bad = cur->bad ? cur->bad : "unknown field that must be understood";
+    return cur_status(cur);
+}
+
+enum mc_status rows_decode_all(const struct row *rows, void *msg, size_t size, struct slice body, const char **bad)
+{
+    struct cur cur = cur_of_slice(body);
+
+    memset(msg, 0, size);
+    rows_decode(rows, msg, &cur);
+    return rows_end(&cur, bad);
+}
+
+/* ---- arrays ---- */
+
+void u32s_put(struct buf *out, uint16_t id, const uint32_t *array, uint32_t count)
+{
+    size_t mark = put_field_begin(out, id);
+
+    for (uint32_t i = 0; i < count; i++)
+        put_u32(out, array[i]);
+    put_field_end(out, mark);
+}
+
+enum mc_status u32s_take(struct field *field, uint32_t max, uint32_t **array, uint32_t *count, const char *name)
+{
+    uint32_t *taken;
+    size_t n = field->body.len / 4;
+
+    if (field->body.len % 4 || n > max) {
+        cur_fail(field->from, name);
+        return MC_EPROTO;
+    }
+    taken = malloc(n ? n * 4 : 1);
+    if (!taken)
+        return MC_ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        taken[i] = le32_get(field->body.ptr + 4 * i);
+    free(*array);
+    *array = taken;
+    *count = (uint32_t)n;
+    return MC_OK;
 }
