@@ -209,6 +209,8 @@ static bool admit(struct worker *worker, struct run *run)
 {
     uint32_t promised = cells_promised(worker);
 
+    if (run->load.asking) /* preempted while it asked: that answer comes first, and wakes us */
+        return false;
     if (promised && promised + run_cells(run) > worker->info->context_tokens)
         return false;
     if (mc_engine_seq_create(worker->engine, &run->seq) != MC_OK)
@@ -223,11 +225,11 @@ static bool admit(struct worker *worker, struct run *run)
     return true;
 }
 
-/* The context is full: send the youngest that computes back to the front of the line. False: there is only this one. */
+/* The context is full: send the youngest that loads or computes back to the front of the line. False: there is only one. */
 static bool preempt(struct worker *worker)
 {
     struct run *victim = NULL;
-    unsigned computing = 0;
+    unsigned holding = 0;
 
     list_for_each (it, &worker->runs) {
         struct run *run = list_entry(it, struct run, link);
@@ -236,15 +238,16 @@ static bool preempt(struct worker *worker)
             run->put_deadline_ns = 0;
             return true;
         }
-        if (run->state != RUN_COMPUTING)
+        if (run->state != RUN_COMPUTING && run->state != RUN_LOADING)
             continue;
-        computing++;
+        holding++;
         if (!victim || run->order > victim->order)
             victim = run;
     }
-    if (computing < 2)
+    if (holding < 2)
         return false;
     log_debug("context full: run %llu is preempted at %u tokens", (unsigned long long)victim->request, victim->length);
+    load_drop(worker, victim);
     seq_free(worker, victim);
     victim->state = RUN_WAITING;
     list_del(&victim->link);
@@ -300,7 +303,7 @@ static void step_prefill(struct worker *worker, struct run *run, uint32_t tokens
 
     run->length = mc_engine_seq_length(worker->engine, run->seq);
     computed = run->length - before;
-    run->finish.computed_tokens += computed;
+    run->finish.computed_tokens += run_gained(run, before);
     STAT_ADD(worker, tokens_computed, computed);
     if (status != MC_OK) {
         step_failed(worker, run, status, "prefill");
@@ -328,6 +331,7 @@ static void decoded(struct worker *worker, struct run *run, const struct mc_deco
         return;
     }
     run->length++;
+    run_gained(run, run->length - 1);
     if (run->length % worker->info->block_tokens == 0)
         put_pump(worker, run, run_full_blocks(run));
     if (run->length == run->count) {

@@ -247,6 +247,7 @@ static enum mc_status window_import(struct worker *worker, struct run *run, cons
 {
     uint32_t block_tokens = worker->info->block_tokens, good = window_good(worker, run, window);
     struct mc_block_in blocks[LOAD_WINDOW];
+    uint32_t before = run->length;
     enum mc_status status;
     size_t imported = 0;
 
@@ -270,7 +271,7 @@ static enum mc_status window_import(struct worker *worker, struct run *run, cons
     status = mc_engine_import(worker->engine, run->seq, blocks, good, &imported);
     run->length = mc_engine_seq_length(worker->engine, run->seq);
     run->load.imported += (uint32_t)imported;
-    run->finish.reused_tokens += (uint32_t)imported * block_tokens;
+    run->finish.reused_tokens += run_gained(run, before);
     STAT_ADD(worker, blocks_loaded, imported);
     if (status == MC_ECORRUPT)
         STAT_ADD(worker, blocks_corrupt, 1);

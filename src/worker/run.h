@@ -75,7 +75,8 @@ struct run {
     struct mc_sampler *sampler;
     uint32_t seq; /* with has_seq */
     bool has_seq;
-    uint32_t length; /* tokens in the sequence */
+    uint32_t length;  /* tokens in the sequence */
+    uint32_t reached; /* the most it ever was: more than `length` after a preemption */
 
     struct run_load load;
     uint32_t put_next; /* first block that is neither in the Store nor on its way there nor given up */
@@ -107,6 +108,18 @@ enum mc_status run_append(struct run *run, uint32_t token);
 static inline uint32_t run_full_blocks(const struct run *run)
 {
     return run->length / run->chain.block_tokens;
+}
+
+/* The sequence came from `before` to `length` tokens: how many of them it never held. Those that come again after a preemption
+ * are not counted twice, so reused and computed tokens stay parts of the prompt. */
+static inline uint32_t run_gained(struct run *run, uint32_t before)
+{
+    uint32_t known = before > run->reached ? before : run->reached;
+
+    if (run->length <= known)
+        return 0;
+    run->reached = run->length;
+    return run->length - known;
 }
 
 /* Prompt tokens that are still to be computed. */

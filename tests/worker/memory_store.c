@@ -138,7 +138,7 @@ static void batch_work(struct mc_store_batch *batch)
         ops_fail(batch, MC_ECANCELED, MC_MISS_NONE);
     } else if (memory_store_faults.dead) {
         ops_fail(batch, MC_EPEERDOWN, MC_MISS_PEER_DOWN);
-    } else if (memory_store_faults.hang || batch->due_ns > batch->deadline_ns) {
+    } else if (batch->due_ns > batch->deadline_ns) {
         ops_fail(batch, MC_ETIMEDOUT, MC_MISS_TIMEOUT);
     } else {
         pthread_mutex_lock(&table.lock);
@@ -153,7 +153,6 @@ static void prefix_work(struct mc_store_batch *batch)
     struct mc_prefix prefix = {0};
     enum mc_status status = batch->cancelled                     ? MC_ECLOSED
                             : memory_store_faults.dead           ? MC_EPEERDOWN
-                            : memory_store_faults.hang           ? MC_ETIMEDOUT
                             : batch->due_ns > batch->deadline_ns ? MC_ETIMEDOUT
                                                                  : MC_OK;
 
@@ -232,13 +231,26 @@ static void *store_main(void *arg)
     return NULL;
 }
 
+/* Count it; is it one that hangs? */
+static bool batch_arrived(const struct mc_store_batch *batch)
+{
+    bool gets = !batch->prefix_done && batch->n && batch->ops[0].opcode == MC_GET, hangs = memory_store_faults.hang;
+
+    pthread_mutex_lock(&table.lock);
+    table.counts.queries += batch->prefix_done != NULL;
+    table.counts.get_batches += gets;
+    hangs |= gets && memory_store_faults.hang_after && table.counts.get_batches > memory_store_faults.hang_after;
+    pthread_mutex_unlock(&table.lock);
+    return hangs;
+}
+
 static void batch_queue(struct mc_store *store, struct mc_store_batch *batch, uint32_t deadline_ms)
 {
     uint64_t now = now_ns();
 
     batch->store = store;
     batch->deadline_ns = now + deadline_ms * NS_PER_MS;
-    batch->due_ns = memory_store_faults.hang ? batch->deadline_ns : now + memory_store_faults.delay_ms * NS_PER_MS;
+    batch->due_ns = batch_arrived(batch) ? batch->deadline_ns + 1 : now + memory_store_faults.delay_ms * NS_PER_MS;
     pthread_mutex_lock(&store->lock);
     list_push_back(&store->queue, &batch->link);
     pthread_cond_signal(&store->bell);

@@ -15,6 +15,7 @@ struct memory_store_faults {
     _Atomic bool hang;           /* nothing is answered before its deadline */
     _Atomic bool full;           /* puts fail with MC_ENOSPC */
     _Atomic uint32_t lose_every; /* each n-th get is a miss `evicted`; 0: none */
+    _Atomic uint32_t hang_after; /* batches of gets after the n-th are not answered before their deadline; 0: all are */
     _Atomic bool other_record;   /* another fingerprint record is registered */
 };
 extern struct memory_store_faults memory_store_faults;
@@ -22,6 +23,7 @@ extern struct memory_store_faults memory_store_faults;
 struct memory_store_counts {
     uint64_t objects, decode_objects; /* decode: flag MC_OBJ_DECODE */
     uint64_t puts, gets, hits, pins, unpins;
+    uint64_t queries, get_batches; /* that arrived */
 };
 void memory_store_counts(struct memory_store_counts *out);
 

@@ -81,8 +81,10 @@ static void event_take(struct answer *answer, const struct frame *frame)
     answer->progress_events += event.kind == WMSG_PROGRESS;
     if (event.kind != WMSG_TOKEN)
         return;
-    if (answer->count == 0 && !answer->ended)
+    if (answer->count == 0 && !answer->ended) {
         answer->first = event.token.index;
+        answer->first_us = event.token.time_us;
+    }
     answer->gap |= event.token.index != answer->first + answer->count || answer->ended;
     answer->ended = event.token.end;
     if (!event.token.end && answer->count < SCRIPT_TOKENS_MAX) {
@@ -386,6 +388,13 @@ void answer_wait_tokens(struct answer *answer, uint32_t count)
 {
     pthread_mutex_lock(&answer->script->lock);
     WAIT_FOR(answer->script, answer->count >= count || answer->done || answer->lost);
+    pthread_mutex_unlock(&answer->script->lock);
+}
+
+void answer_wait_progress(struct answer *answer)
+{
+    pthread_mutex_lock(&answer->script->lock);
+    WAIT_FOR(answer->script, answer->progress_events || answer->done || answer->lost);
     pthread_mutex_unlock(&answer->script->lock);
 }
 

@@ -35,6 +35,7 @@ struct answer {
     enum mc_status status;
     struct wmsg_finish finish;
     uint32_t loaded_events, progress_events;
+    uint64_t first_us; /* when the worker picked the first token, since the run arrived there */
     uint64_t begun_ns, done_ns;
     uint64_t request;
     unsigned worker;
@@ -44,6 +45,7 @@ struct answer {
 void script_run(struct script *script, unsigned worker, const struct wmsg_run *run, struct answer *answer);
 void answer_wait(struct answer *answer);                        /* done or lost */
 void answer_wait_tokens(struct answer *answer, uint32_t count); /* or done, or lost */
+void answer_wait_progress(struct answer *answer);               /* its prompt is being computed; or done, or lost */
 void script_cancel(struct answer *answer);
 void script_release(struct answer *answer);
 void script_cut(struct script *script, unsigned worker); /* abort the connection */

@@ -271,91 +271,40 @@ static void concurrent(void **state)
     }
 }
 
-/* The context fills up while answers grow: the youngest is preempted and comes back; nobody's answer changes. */
-static void preempted(void **state)
-{
-    unsigned w = fixture_add(&fx, &(struct fixture_setup){.context_tokens = 512});
-    static struct answer answers[4];
-    static uint32_t prompts[4][100];
-    struct wmsg_run runs[4];
-    struct baseline_run want;
-
-    for (uint32_t i = 0; i < 4; i++) {
-        fixture_prompt(fx.alone, false, i, prompts[i], 50);
-        runs[i] = fixture_run(WMSG_GENERATE, prompts[i], 50, 250);
-        runs[i].ignore_end = true;
-        script_run(fx.script, w, &runs[i], &answers[i]);
-    }
-    for (uint32_t i = 0; i < 4; i++) {
-        answer_wait(&answers[i]);
-        assert_int_equal(answers[i].status, MC_OK);
-        assert_false(answers[i].gap);
-        assert_int_equal(answers[i].count, 250);
-        fixture_baseline(&fx, &runs[i], &want);
-        assert_answer(&want, answers[i].tokens, answers[i].count);
-        baseline_run_fini(&want);
-    }
-}
-
-/* A stream is not held up by a long prompt on the same worker for more than a chunk. */
+/* A stream is not held up by a long prompt on the same worker for more than a chunk: at least one of its tokens comes for each
+ * chunk of the prompt. Counted, not timed: the machine may be busy. */
 static void chunks_beside_decode(void **state)
 {
     unsigned w = fixture_add(
         &fx, &(struct fixture_setup){.prefill_tokens_per_s = 2000, .decode_ms_per_step = 5, .stall_ms = 60});
     static uint32_t long_prompt[PROMPT_MAX];
     uint64_t worst = 0;
-    struct wmsg_run run;
+    uint32_t beside = 0;
+    struct wmsg_run run, beside_run;
 
     fixture_prompt(fx.alone, false, 1, prompt, 40);
-    run = fixture_run(WMSG_GENERATE, prompt, 40, 150);
+    fixture_prompt(fx.alone, false, 2, long_prompt, 1500);
+    run = fixture_run(WMSG_GENERATE, prompt, 40, 1000);
     run.ignore_end = true;
+    beside_run = fixture_run(WMSG_GENERATE, long_prompt, 1500, 2);
     script_run(fx.script, w, &run, &answer);
     answer_wait_tokens(&answer, 20);
-    fixture_prompt(fx.alone, false, 2, long_prompt, 1500);
-    run = fixture_run(WMSG_GENERATE, long_prompt, 1500, 2);
-    script_run(fx.script, w, &run, &other);
+    script_run(fx.script, w, &beside_run, &other);
     answer_wait(&other);
+    script_cancel(&answer);
     answer_wait(&answer);
-    assert_int_equal(answer.count, 150);
+    assert_true(answer.count < 1000); /* else it was over before the prompt was */
     for (uint32_t i = 1; i < answer.count; i++) {
         uint64_t gap = answer.times_ns[i] - answer.times_ns[i - 1];
 
+        if (answer.times_ns[i] <= other.begun_ns || answer.times_ns[i] >= other.times_ns[0])
+            continue;
+        beside++;
         worst = gap > worst ? gap : worst;
     }
-    /* A quantum of 64 tokens takes 32 ms, the chunk that fits 60 ms is one or two; the machine may be busy besides. */
-    assert_true(worst < 250 * NS_PER_MS);
-    /* Never is the whole prompt (750 ms) between two tokens, and the stream went on all the while. */
-    assert_true(answer.times_ns[28] < other.done_ns);
-}
-
-static void cancelled(void **state)
-{
-    unsigned w = fixture_add(
-        &fx, &(struct fixture_setup){.master = MASTER, .prefill_tokens_per_s = 500, .decode_ms_per_step = 2});
-    struct wmsg_status status;
-    struct wmsg_run run;
-
-    fixture_prompt(fx.alone, false, 3, prompt, 2000);
-    run = fixture_run(WMSG_GENERATE, prompt, 20, 1000);
-    run.ignore_end = true;
-    script_run(fx.script, w, &run, &other);
-    answer_wait_tokens(&other, 3);
-    run = fixture_run(WMSG_GENERATE, prompt, 2000, 10); /* 4 s of prefill beside the stream */
-    script_run(fx.script, w, &run, &answer);
-    answer_wait_tokens(&other, 6);
-    script_cancel(&answer);
-    script_cancel(&other);
-    answer_wait(&answer);
-    answer_wait(&other);
-    assert_int_equal(answer.finish.reason, WMSG_CANCELLED);
-    assert_int_equal(answer.status, MC_ECANCELED);
-    assert_int_equal(other.finish.reason, WMSG_CANCELLED);
-    assert_true(answer.done_ns - answer.begun_ns < 3 * NS_PER_S);
-    assert_true(other.count < 1000);
-    do {
-        usleep(1000);
-        script_status(fx.script, w, &status);
-    } while (status.kv_used || status.decoding || status.prefilling); /* its limit is the test's */
+    print_message("         %u tokens beside 1500 of prompt, the longest gap %.1f ms\n", beside, (double)worst / 1e6);
+    /* A quantum of 64 tokens takes 32 ms: the chunk that fits 60 ms is one of them, by the first guesses too; two at most. */
+    assert_true(beside >= 1500 / 128);
 }
 
 /* A Conductor that goes away cancels its runs; the worker dials again and serves. */
@@ -380,28 +329,6 @@ static void conductor_lost(void **state)
     assert_int_equal(other.count, 5);
     worker_stats(fx.workers[0], &stats);
     assert_int_equal(stats.cancelled, 1);
-}
-
-static void drained(void **state)
-{
-    unsigned w = fixture_add(&fx, &(struct fixture_setup){.master = MASTER, .decode_ms_per_step = 2});
-    struct wmsg_run run;
-
-    fixture_prompt(fx.alone, false, 3, prompt, 20);
-    run = fixture_run(WMSG_GENERATE, prompt, 20, 100);
-    run.ignore_end = true;
-    script_run(fx.script, w, &run, &answer);
-    answer_wait_tokens(&answer, 3);
-    worker_drain(fx.workers[0]);
-    assert_int_equal(worker_wait(fx.workers[0], 1), MC_ETIMEDOUT);
-    script_run(fx.script, w, &run, &other);
-    answer_wait(&other);
-    assert_int_equal(other.status, MC_EBUSY);
-    assert_true(script_drained(fx.script, w));
-    answer_wait(&answer);
-    assert_int_equal(answer.finish.reason, WMSG_LENGTH);
-    assert_int_equal(answer.count, 100);
-    assert_int_equal(worker_wait(fx.workers[0], 10000), MC_OK);
 }
 
 /* ---- the cache is never in the way ---- */
@@ -638,9 +565,9 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {TEST(without_store), TEST(equality), TEST(sampled), TEST(second_turn),
         TEST(fetched_blocks_are_put_again), TEST(stored_before_first_token), TEST(death_of_decode), TEST(concurrent),
-        TEST(preempted), TEST(chunks_beside_decode), TEST(cancelled), TEST(conductor_lost), TEST(drained),
-        TEST(store_faults), TEST(store_dead_at_start), TEST(flipped_bit), TEST(small_buffers), TEST(small_blocks),
-        TEST(pins_and_release), TEST(refused), TEST(other_record), TEST(other_record_later), TEST(tokenized)};
+        TEST(chunks_beside_decode), TEST(conductor_lost), TEST(store_faults), TEST(store_dead_at_start),
+        TEST(flipped_bit), TEST(small_buffers), TEST(small_blocks), TEST(pins_and_release), TEST(refused),
+        TEST(other_record), TEST(other_record_later), TEST(tokenized)};
 
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
