@@ -4,7 +4,7 @@
  *     16   generation u64 | version u64 | length u64
  *     40   flags u32 | chunks u32 | ns u32 | group u16 | shard u16 | shards u16 | name_len u16 | depth u32
  *     64   id 16 B | parent 16 B
- *     96   tokens u32 | planes u32 | geometry u64 | created_ms u64 (wall) | 0 u64
+ *     96   tokens u32 | planes u32 | geometry u64 | created_ms u64 (wall, when sealed) | 0 u64
  *     128  name (name_len bytes, padded with zeros to 8) | chunk table: chunks x { length u32, crc32c u32 } | zeros to 64
  *     header_len   payload, `length` bytes
  *

@@ -393,7 +393,10 @@ static enum mc_status allocate(struct store_node *node, const struct store_node_
 
 static enum mc_status start_core(struct store_node *node, const struct store_node_opts *opts)
 {
-    struct node_limits limits = {.policy = opts->policy, .peers_max = PEERS_MAX, .puts_max = PUTS_MAX};
+    struct node_limits limits = {.policy = opts->policy,
+        .peers_max = PEERS_MAX,
+        .puts_max = PUTS_MAX,
+        .wall_ms = wall_ms() - now_ns() / NS_PER_MS};
     uint64_t seed;
 
     node->port = (struct store_port){

@@ -130,7 +130,6 @@ static enum mc_status put_prepare(struct node_core *core, uint64_t now, struct p
         .depth = m->meta.depth,
         .tokens = m->meta.tokens,
         .geometry = m->meta.geometry,
-        .created_ms = core->limits.wall_ms + now / NS_PER_MS,
     };
     memcpy(put->header.parent, m->meta.parent, 16);
     return MC_OK;
@@ -299,6 +298,7 @@ static void put_seal(struct node_core *core, uint64_t now, struct put *put)
 {
     struct obj *obj = put->obj, *there;
 
+    put->header.created_ms = core->limits.wall_ms + now / NS_PER_MS;
     object_seal(obj->at, &put->plan, &put->header, put->crcs);
     there = obj->key.kind == MC_KEY_BLOCK ? node_obj_find(core, &obj->key) : NULL;
     if (there) { /* another put of the same block was faster */
