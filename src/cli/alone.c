@@ -147,6 +147,7 @@ static uint32_t *tokenize(struct mc_engine *engine, json_t *messages, size_t *co
 {
     size_t n = json_array_size(messages), length = 0;
     struct mc_chat_message *chat = calloc(n ? n : 1, sizeof(*chat));
+    const uint32_t flags = MC_TOKENIZE_BOS | MC_TOKENIZE_SPECIAL; /* as a worker does it */
     char *text = NULL;
     uint32_t *tokens = NULL;
 
@@ -166,9 +167,9 @@ static uint32_t *tokenize(struct mc_engine *engine, json_t *messages, size_t *co
     text = malloc(length + 1);
     if (!text || mc_engine_chat(engine, chat, n, true, text, length, &length) != MC_OK)
         goto undo_text;
-    status = mc_engine_tokenize(engine, text, length, MC_TOKENIZE_SPECIAL, NULL, 0, count);
+    status = mc_engine_tokenize(engine, text, length, flags, NULL, 0, count);
     tokens = status == MC_ETOOBIG ? malloc(*count * sizeof(*tokens)) : NULL;
-    if (tokens && mc_engine_tokenize(engine, text, length, MC_TOKENIZE_SPECIAL, tokens, *count, count) != MC_OK) {
+    if (tokens && mc_engine_tokenize(engine, text, length, flags, tokens, *count, count) != MC_OK) {
         free(tokens);
         tokens = NULL;
     }

@@ -110,7 +110,7 @@ struct wmsg_status {
 };
 
 /* W_TOKENIZE: `messages` through the chat template, with the assistant's opening behind it; or, when message_count is 0,
- * `text` as it is with the model's begin token. */
+ * `text` as it is. The model's begin token stands in front of both, once, if it wants one. */
 struct wmsg_chat {
     const char *role; /* NUL-terminated */
     const char *content;

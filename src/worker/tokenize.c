@@ -96,7 +96,7 @@ static enum mc_status tokens_up_to(const struct mc_engine *engine, const char *t
 enum mc_status worker_tokenize(
     const struct mc_engine *engine, const struct wmsg_tokenize *msg, uint32_t **tokens, size_t *count)
 {
-    uint32_t flags = msg->message_count ? MC_TOKENIZE_SPECIAL : MC_TOKENIZE_BOS;
+    uint32_t flags = MC_TOKENIZE_BOS | (msg->message_count ? MC_TOKENIZE_SPECIAL : 0);
     size_t max = msg->tokens_max && msg->tokens_max < WMSG_TOKENS_MAX ? msg->tokens_max : WMSG_TOKENS_MAX;
     const char *text = msg->text ? msg->text : "";
     size_t length = strlen(text);

@@ -528,7 +528,8 @@ static void tokenized(void **state)
 
     assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_OK);
     assert_int_equal(mc_engine_chat(fx.alone, messages, 2, true, text, sizeof(text), &length), MC_OK);
-    assert_int_equal(mc_engine_tokenize(fx.alone, text, length, MC_TOKENIZE_SPECIAL, direct, 256, &n), MC_OK);
+    assert_int_equal(
+        mc_engine_tokenize(fx.alone, text, length, MC_TOKENIZE_BOS | MC_TOKENIZE_SPECIAL, direct, 256, &n), MC_OK);
     assert_int_equal(count, n);
     assert_memory_equal(tokens, direct, n * sizeof(*tokens));
     free(tokens);
