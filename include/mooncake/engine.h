@@ -21,7 +21,8 @@
  * Errors are logged once, with their cause, by the engine; the status says what the caller has to replace:
  *   MC_EINVAL     the call breaks the contract (order, gap, unknown sequence, range); nothing changed
  *   MC_EMISMATCH  length or rows of a block do not fit the geometry; nothing changed
- *   MC_ECORRUPT   block bytes are not what this fingerprint computes (engines that can tell: synthetic)
+ *   MC_ECORRUPT   block bytes are not what this fingerprint computes (synthetic can tell; llama: rows that are no finite
+ *                 numbers, which no model computes)
  *   MC_ENOSPC     the context has no room for these tokens; sequences are as before
  *   MC_ECANCELED  the cancel word was set; the sequence is as it was before the call
  *   MC_ESYS       the engine failed inside; free the sequence, and if it happens again the engine */

@@ -346,7 +346,8 @@ void load_pump(struct worker *worker, struct run *run)
             break;
         status = load->stopped ? MC_OK : window_import(worker, run, window);
         window_free(worker, window);
-        if (status == MC_ECORRUPT || status == MC_ESYS) {
+        /* An engine that can tell right bytes from wrong ones is there to be loud; another one's refusal is a miss. */
+        if (status == MC_ESYS || (status == MC_ECORRUPT && worker->info->verifies)) {
             engine_run_fail(worker, run, status, "the engine refused an imported block: %s", mc_status_str(status));
             return;
         }

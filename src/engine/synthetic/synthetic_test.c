@@ -204,15 +204,18 @@ static void count_portions(void *arg, struct mc_engine *e, uint32_t seq, uint32_
     p->layers += count;
 }
 
-static void speed_as_set(void **state)
+struct paces {
+    uint64_t prefill_ns, first_block_ns, decode_ns; /* 800 tokens, the first block of them, 5 steps */
+};
+
+static struct paces measure(struct mc_engine *e)
 {
-    struct mc_engine *e = open_with(change_speed);
     uint32_t tokens[800], seq;
     struct portions portions = {0};
     struct mc_prefill p = {.end = 800, .tokens = tokens, .ready = count_portions, .arg = &portions};
     const float *logits;
-    uint64_t begin_ns = now_ns(), took;
-    double cpu = cpu_s();
+    uint64_t begin_ns = now_ns();
+    struct paces paces;
 
     for (uint32_t i = 0; i < 800; i++)
         tokens[i] = i % 256;
@@ -220,9 +223,8 @@ static void speed_as_set(void **state)
     p.seq = seq;
     while (mc_engine_seq_length(e, seq) < p.end)
         assert_int_equal(mc_engine_prefill(e, &p, &logits), MC_OK);
-    took = now_ns() - begin_ns;
-    assert_in_range(took, 195 * NS_PER_MS, 400 * NS_PER_MS); /* 200 ms; the machine may be busy */
-    assert_in_range(portions.first_ns - begin_ns, 15 * NS_PER_MS, 100 * NS_PER_MS); /* the first block after 16 ms */
+    paces.prefill_ns = now_ns() - begin_ns;
+    paces.first_block_ns = portions.first_ns - begin_ns;
     assert_int_equal(portions.calls, 12 * 2); /* layers 0..2 and 3 of 12 full blocks */
     assert_int_equal(portions.layers, 12 * 4);
     begin_ns = now_ns();
@@ -231,9 +233,42 @@ static void speed_as_set(void **state)
 
         assert_int_equal(mc_engine_decode(e, &slot, 1), MC_OK);
     }
-    took = now_ns() - begin_ns;
-    assert_in_range(took, 99 * NS_PER_MS, 200 * NS_PER_MS);
-    assert_true(cpu_s() - cpu < 0.2); /* sleeps; sanitizers make the rest slow */
+    paces.decode_ns = now_ns() - begin_ns;
+    mc_engine_seq_free(e, seq);
+    return paces;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Never faster than set. Not much slower either, as far as that is ours: others on the machine may delay any one try, so the
+ * best of some counts. */
+static void speed_as_set(void **state)
+{
+    struct mc_engine *e = open_with(change_speed);
+    struct paces best = {UINT64_MAX, UINT64_MAX, UINT64_MAX};
+    double cpu = cpu_s();
+    int tries = 0;
+
+    do {
+        struct paces one = measure(e);
+
+        assert_true(one.prefill_ns >= 199 * NS_PER_MS && one.first_block_ns >= 15 * NS_PER_MS);
+        assert_true(one.decode_ns >= 99 * NS_PER_MS);
+        best.prefill_ns = least(best.prefill_ns, one.prefill_ns);
+        best.first_block_ns = least(best.first_block_ns, one.first_block_ns);
+        best.decode_ns = least(best.decode_ns, one.decode_ns);
+        tries++;
+    } while (tries < 20 && (best.prefill_ns > 400 * NS_PER_MS || best.first_block_ns > 100 * NS_PER_MS ||
+                               best.decode_ns > 200 * NS_PER_MS));
+    print_message("         best of %d: 800 tokens %.1f ms, the first block %.1f ms, 5 steps %.1f ms\n", tries,
+        (double)best.prefill_ns / 1e6, (double)best.first_block_ns / 1e6, (double)best.decode_ns / 1e6);
+    assert_true(best.prefill_ns <= 400 * NS_PER_MS);
+    assert_true(best.first_block_ns <= 100 * NS_PER_MS);
+    assert_true(best.decode_ns <= 200 * NS_PER_MS);
+    assert_true(cpu_s() - cpu < 0.2 * tries); /* sleeps; sanitizers make the rest slow */
     mc_engine_close(e);
 }
 
