@@ -8,153 +8,14 @@
  * engine B, an instance of its own, which continues. Logits must be bit-equal and the text the same for reuse around every
  * block boundary. Then everything a caller may do wrong, which must be refused without a trace. */
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #include "base/log.h"
 #include "base/xdg.h"
-#include "mooncake/engine.h"
-
-enum { CONTEXT = 4096, SEQUENCES = 4, PROMPT_MAX = 2048, ANSWER = 24 };
-
-static const char *engine_name = "synthetic";
-static char model_path[512];
-static struct mc_engine *a, *b; /* two instances of the same model */
-static uint32_t prompt[PROMPT_MAX];
-static size_t prompt_length;
-
-/* ---- helpers ---- */
-
-static struct mc_engine_options options_of(void)
-{
-    struct mc_engine_options o;
-
-    mc_engine_options_init(&o);
-    o.engine = engine_name;
-    o.engine_path = getenv("MOONCAKE_TEST_ENGINE_PATH");
-    o.model_path = model_path[0] ? model_path : NULL;
-    o.context_tokens = CONTEXT;
-    o.sequences_max = SEQUENCES;
-    o.threads = 1;
-    return o;
-}
-
-static struct mc_engine *open_engine(const struct mc_engine_options *o)
-{
-    struct mc_engine *engine;
-    char err[400] = "";
-
-    if (mc_engine_open(o, &engine, err, sizeof err) != MC_OK)
-        fail_msg("%s", err);
-    return engine;
-}
-
-static uint32_t new_seq(struct mc_engine *e)
-{
-    uint32_t seq;
-
-    assert_int_equal(mc_engine_seq_create(e, &seq), MC_OK);
-    return seq;
-}
-
-static const float *prefill_all(struct mc_engine *e, uint32_t seq, const uint32_t *tokens, uint32_t end, uint32_t step)
-{
-    struct mc_prefill p = {.seq = seq, .end = end, .tokens = tokens, .tokens_max = step};
-    const float *logits = NULL;
-
-    while (mc_engine_seq_length(e, seq) < end) {
-        uint32_t before = mc_engine_seq_length(e, seq);
-
-        assert_int_equal(mc_engine_prefill(e, &p, &logits), MC_OK);
-        uint32_t now = mc_engine_seq_length(e, seq);
-        assert_true(now > before && (now % MC_PREFILL_QUANTUM == 0 || now == end));
-        assert_true((logits != NULL) == (now == end));
-    }
-    return logits;
-}
-
-static uint32_t argmax(const float *logits, uint32_t count)
-{
-    uint32_t best = 0;
-
-    for (uint32_t i = 1; i < count; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
-}
-
-static const float *decode_one(struct mc_engine *e, uint32_t seq, uint32_t token)
-{
-    struct mc_decode_slot slot = {.seq = seq, .token = token};
-
-    assert_int_equal(mc_engine_decode(e, &slot, 1), MC_OK);
-    assert_int_equal(slot.status, MC_OK);
-    assert_non_null(slot.logits);
-    return slot.logits;
-}
-
-/* Greedy answer of `count` tokens; the last is not fed back. */
-static void answer(struct mc_engine *e, uint32_t seq, const float *logits, uint32_t *out, uint32_t count)
-{
-    uint32_t vocab = mc_engine_info(e)->vocab_size;
-
-    for (uint32_t i = 0; i < count; i++) {
-        out[i] = argmax(logits, vocab);
-        if (i + 1 < count)
-            logits = decode_one(e, seq, out[i]);
-    }
-}
-
-static uint8_t *export_block(struct mc_engine *e, uint32_t seq, uint32_t index)
-{
-    const struct mc_engine_info *info = mc_engine_info(e);
-    uint8_t *bytes = malloc(info->block_size);
-
-    assert_non_null(bytes);
-    memset(bytes, 0xee, info->block_size);
-    assert_int_equal(mc_engine_export(e, seq, index, 0, info->layers, bytes, info->block_size), MC_OK);
-    return bytes;
-}
-
-/* Move the first `count` blocks of a sequence of `from` into a new one of `to`. `together`: one call. */
-static uint32_t move_blocks(struct mc_engine *from, uint32_t from_seq, struct mc_engine *to, const uint32_t *tokens,
-    uint32_t count, bool together)
-{
-    const struct mc_engine_info *info = mc_engine_info(from);
-    struct mc_block_in *blocks = calloc(count + 1, sizeof *blocks);
-    uint32_t seq = new_seq(to);
-    size_t done = 0;
-
-    for (uint32_t i = 0; i < count; i++)
-        blocks[i] = (struct mc_block_in){
-            i, info->block_tokens, tokens + i * info->block_tokens, export_block(from, from_seq, i), info->block_size};
-    if (together) {
-        assert_int_equal(mc_engine_import(to, seq, blocks, count, &done), MC_OK);
-        assert_int_equal(done, count);
-    } else {
-        for (uint32_t i = 0; i < count; i++)
-            assert_int_equal(mc_engine_import(to, seq, &blocks[i], 1, NULL), MC_OK);
-    }
-    assert_int_equal(mc_engine_seq_length(to, seq), count * info->block_tokens);
-    for (uint32_t i = 0; i < count; i++)
-        free((void *)(uintptr_t)blocks[i].bytes);
-    free(blocks);
-    return seq;
-}
-
-static size_t tokens_of(struct mc_engine *e, const char *text, uint32_t flags, uint32_t *tokens, size_t max)
-{
-    size_t count;
-
-    assert_int_equal(mc_engine_tokenize(e, text, strlen(text), flags, tokens, max, &count), MC_OK);
-    return count;
-}
+#include "engine/conformance.h"
 
 /* ---- text ---- */
 
@@ -225,6 +86,45 @@ static void chat_template(void **state)
     /* control tokens become tokens: fewer than as plain text */
     count = tokens_of(a, text, MC_TOKENIZE_SPECIAL, tokens, 200);
     assert_true(count < tokens_of(a, text, 0, tokens, 200));
+}
+
+/* A model whose template nobody knows is refused at open, in words; never is another template taken for it. */
+static void unknown_template(void **state)
+{
+    static const char key[] = "tokenizer.chat_template";
+    char path[] = "/tmp/mooncake-template-XXXXXX", err[400] = "";
+    struct mc_engine_options o = options_of();
+    struct mc_engine *e;
+    size_t size, changed = 0;
+    char *file, *at, *end;
+    uint64_t length;
+    int fd;
+
+    if (!o.model_path)
+        return; /* its template is built in */
+    assert_int_equal(path_read(o.model_path, SIZE_MAX, &file, &size), MC_OK);
+    at = memmem(file, size, key, strlen(key)); /* then: u32 type (8: text), u64 length, the text */
+    assert_non_null(at);
+    memcpy(&length, at + strlen(key) + 4, sizeof length);
+    at += strlen(key) + 12;
+    for (end = at + length; (at = memmem(at, (size_t)(end - at), "im_start", 8)); changed++)
+        memcpy(at, "to_begin", 8);
+    assert_true(changed > 0);
+    fd = mkstemp(path);
+    assert_true(fd >= 0);
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(fd, file + done, size - done);
+
+        assert_true(n > 0);
+        done += (size_t)n;
+    }
+    close(fd);
+    free(file);
+    o.model_path = path;
+    enum mc_status st = mc_engine_open(&o, &e, err, sizeof err);
+    unlink(path);
+    assert_int_equal(st, MC_ENOSUP);
+    assert_non_null(strstr(err, "chat template"));
 }
 
 /* ---- the equalities ---- */
@@ -394,360 +294,6 @@ static void neighbours_do_not_matter(void **state)
     for (uint32_t i = 0; i < N / 64; i++)
         free(blocks[i]);
     free(want);
-}
-
-/* ---- export ---- */
-
-struct ready_log {
-    uint8_t *blocks;
-    uint32_t next_block, next_layer;
-};
-
-static void on_ready(void *arg, struct mc_engine *e, uint32_t seq, uint32_t block, uint32_t first, uint32_t count)
-{
-    const struct mc_engine_info *info = mc_engine_info(e);
-    struct ready_log *log = arg;
-    struct mc_byte_range range;
-
-    assert_int_equal(block, log->next_block);
-    assert_int_equal(first, log->next_layer);
-    log->next_layer = first + count;
-    assert_int_equal(mc_layout_layers(info->layout, first, count, &range), MC_OK);
-    assert_int_equal(mc_engine_export(e, seq, block, first, count,
-                         log->blocks + block * info->block_size + range.offset, range.length),
-        MC_OK);
-    if (log->next_layer < info->layers) /* what was not announced is not there */
-        assert_int_equal(mc_engine_export(e, seq, block, 0, info->layers, log->blocks, info->block_size), MC_EINVAL);
-    if (log->next_layer == info->layers) {
-        log->next_layer = 0;
-        log->next_block++;
-    }
-}
-
-/* Blocks taken while they are made are those taken later, whole or layer by layer. */
-static void export_while_computing(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    struct ready_log log = {.blocks = malloc(info->block_size * 4)};
-    uint32_t seq = new_seq(a);
-    struct mc_prefill p = {.seq = seq, .end = 290, .tokens = prompt, .ready = on_ready, .arg = &log};
-
-    while (mc_engine_seq_length(a, seq) < p.end)
-        assert_int_equal(mc_engine_prefill(a, &p, NULL), MC_OK);
-    assert_int_equal(log.next_block, 4);
-    for (uint32_t i = 0; i < 4; i++) {
-        uint8_t *whole = export_block(a, seq, i), *parts = malloc(info->block_size);
-
-        assert_memory_equal(whole, log.blocks + i * info->block_size, info->block_size);
-        for (uint32_t layer = 0; layer < info->layers; layer++) {
-            struct mc_byte_range range;
-
-            mc_layout_layers(info->layout, layer, 1, &range);
-            assert_int_equal(mc_engine_export(a, seq, i, layer, 1, parts + range.offset, range.length), MC_OK);
-        }
-        assert_memory_equal(whole, parts, info->block_size);
-        free(whole);
-        free(parts);
-    }
-    uint8_t byte;
-    assert_int_equal(mc_engine_export(a, seq, 4, 0, info->layers, log.blocks, info->block_size), MC_EINVAL);
-    assert_int_equal(mc_engine_export(a, seq, 0, 0, info->layers, &byte, 1), MC_EMISMATCH);
-    assert_int_equal(mc_engine_export(a, seq, 0, info->layers, 1, &byte, 1), MC_EINVAL);
-    assert_int_equal(mc_engine_export(a, seq + 1, 0, 0, 1, &byte, 1), MC_EINVAL);
-    mc_engine_seq_free(a, seq);
-    free(log.blocks);
-}
-
-/* ---- wrong bytes ---- */
-
-/* One flipped bit in an imported block. An engine that verifies says so, wherever the bit is; another computes something
- * else: the text equality test would fail. */
-static void flipped_byte(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    uint32_t seq = new_seq(a), other, n = 100;
-    float *want = malloc(info->vocab_size * sizeof *want);
-    uint8_t *block;
-
-    memcpy(want, prefill_all(a, seq, prompt, n, 0), info->vocab_size * sizeof *want);
-    block = export_block(a, seq, 0);
-    size_t step = info->verifies ? 37 : info->block_size / 3 | 1;
-    for (size_t at = 1; at < info->block_size; at += step) {
-        struct mc_block_in in = {0, info->block_tokens, prompt, block, info->block_size};
-        size_t done = 7;
-
-        block[at] ^= 0x40;
-        other = new_seq(b);
-        if (info->verifies) {
-            assert_int_equal(mc_engine_import(b, other, &in, 1, &done), MC_ECORRUPT);
-            assert_int_equal(done, 0);
-            assert_int_equal(mc_engine_seq_length(b, other), 0);
-        } else {
-            enum mc_status st = mc_engine_import(b, other, &in, 1, &done);
-
-            if (st != MC_ECORRUPT) { /* which says that it became no finite number */
-                assert_int_equal(st, MC_OK);
-                assert_memory_not_equal(prefill_all(b, other, prompt, n, 0), want, info->vocab_size * sizeof *want);
-            }
-        }
-        block[at] ^= 0x40;
-        mc_engine_seq_free(b, other);
-    }
-    free(block);
-    free(want);
-    mc_engine_seq_free(a, seq);
-}
-
-/* Bytes that are right, but for another place or prefix. */
-static void foreign_blocks(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    uint32_t seq, swapped = new_seq(a), other, bt = info->block_tokens, tokens[256];
-    struct mc_block_in in[2];
-    size_t done;
-
-    if (!info->verifies) {
-        print_message("         (engine %s cannot tell; the fingerprinted block id does)\n", engine_name);
-        mc_engine_seq_free(a, swapped);
-        return;
-    }
-    seq = new_seq(a);
-    prefill_all(a, seq, prompt, 3 * bt, 0);
-    /* same tokens in the second block, another first block */
-    memcpy(tokens, prompt + 2 * bt, bt * sizeof *tokens);
-    memcpy(tokens + bt, prompt + bt, bt * sizeof *tokens);
-    prefill_all(a, swapped, tokens, 2 * bt, 0);
-    in[0] = (struct mc_block_in){0, bt, prompt, export_block(a, seq, 0), info->block_size};
-    in[1] = (struct mc_block_in){1, bt, prompt + bt, export_block(a, swapped, 1), info->block_size};
-    other = new_seq(b);
-    assert_int_equal(mc_engine_import(b, other, in, 2, &done), MC_ECORRUPT);
-    assert_int_equal(done, 1); /* valid up to there */
-    assert_int_equal(mc_engine_seq_length(b, other), bt);
-    prefill_all(b, other, prompt, 2 * bt, 0);
-    free((void *)(uintptr_t)in[1].bytes);
-    /* the tokens asked for are not those the bytes were made from */
-    mc_engine_seq_free(b, other);
-    other = new_seq(b);
-    in[0].tokens = prompt + 1;
-    assert_int_equal(mc_engine_import(b, other, in, 1, &done), MC_ECORRUPT);
-    free((void *)(uintptr_t)in[0].bytes);
-    mc_engine_seq_free(b, other);
-    mc_engine_seq_free(a, seq);
-    mc_engine_seq_free(a, swapped);
-}
-
-enum { HOSTILE_BLOCKS = 3, HOSTILE_TOKENS = 230 };
-
-static void half_put(uint8_t *at, uint16_t half)
-{
-    at[0] = (uint8_t)half;
-    at[1] = (uint8_t)(half >> 8);
-}
-
-/* Spoil a block in way number `way`; its name, or NULL when there are no more. *number: all halves stay finite. */
-static const char *spoil(uint8_t *block, const struct mc_engine_info *info, uint32_t way, bool *number)
-{
-    struct mc_byte_range x, y;
-    uint8_t *other = malloc(info->block_size);
-
-    *number = way >= 6;
-    memcpy(other, block, info->block_size);
-    mc_layout_layers(info->layout, 0, 1, &x);
-    mc_layout_layers(info->layout, info->layers - 1, 1, &y);
-    switch (way) {
-    case 0: half_put(block, 0x7e00); break; /* a NaN, first of all */
-    case 1:
-        half_put(block + y.offset + y.length / 2 - 2, 0xfc00);
-        break; /* minus infinity, the last K of the last layer */
-    case 2: half_put(block + info->block_size / 4 * 2, 0x7c01); break;
-    case 3: memset(block, 0xff, info->block_size); break;
-    case 4: memset(block + x.offset, 0x7c, x.length); break;
-    case 5:
-        for (uint64_t i = 0, word = 1; i < info->block_size; i++, word = word * 6364136223846793005ull + 1)
-            block[i] = (uint8_t)(word >> 56);
-        break;
-    case 6: memset(block, 0, info->block_size); break;
-    case 7: /* layers exchanged */
-        memcpy(block + x.offset, other + y.offset, x.length);
-        memcpy(block + y.offset, other + x.offset, y.length);
-        break;
-    case 8: /* K and V of a layer exchanged */
-        memcpy(block, other + x.length / 2, x.length / 2);
-        memcpy(block + x.length / 2, other, x.length / 2);
-        break;
-    case 9: /* the largest number there is, everywhere: what is computed from it need not be one */
-        for (uint64_t i = 0; i < info->block_size; i += 2)
-            half_put(block + i, 0x7bff);
-        break;
-    default: free(other); return NULL;
-    }
-    free(other);
-    static const char *const names[] = {"a NaN", "an infinity", "a NaN in the middle", "all ones",
-        "a layer of infinities", "noise", "zeros", "layers exchanged", "K and V exchanged", "the largest number"};
-    return names[way];
-}
-
-enum { WITNESS_TOKENS = 77, WITNESS_STEPS = 24 };
-
-/* A sequence beside the hostile one, and what it says step by step when it is alone. */
-struct witness {
-    uint32_t seq, steps;
-    float *want;
-};
-
-static void witness_begin(struct witness *w)
-{
-    size_t vocab = mc_engine_info(a)->vocab_size;
-    uint32_t seq = new_seq(a);
-
-    *w = (struct witness){.seq = new_seq(b), .want = malloc(WITNESS_STEPS * vocab * sizeof(float))};
-    prefill_all(a, seq, prompt + 9, WITNESS_TOKENS, 0);
-    for (uint32_t i = 0; i < WITNESS_STEPS; i++)
-        memcpy(w->want + i * vocab, decode_one(a, seq, prompt[i]), vocab * sizeof(float));
-    mc_engine_seq_free(a, seq);
-    prefill_all(b, w->seq, prompt + 9, WITNESS_TOKENS, 0);
-}
-
-/* The witness goes on with the same bits, and so does a prompt that gets cells which hostile bytes were in. */
-static void no_trace(struct witness *w, const float *want)
-{
-    size_t vocab = mc_engine_info(b)->vocab_size;
-    uint32_t seq = new_seq(b);
-
-    assert_true(w->steps < WITNESS_STEPS);
-    assert_memory_equal(decode_one(b, w->seq, prompt[w->steps]), w->want + w->steps * vocab, vocab * sizeof(float));
-    w->steps++;
-    assert_memory_equal(prefill_all(b, seq, prompt, HOSTILE_TOKENS, 0), want, vocab * sizeof(float));
-    mc_engine_seq_free(b, seq);
-}
-
-/* A block in the middle is hostile, in every way that lengths and order allow. It is refused, with what was before it kept, or
- * it is numbers that no engine can tell from right ones: then nothing but this one sequence is concerned. */
-static void hostile_blocks(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    size_t size = info->vocab_size * sizeof(float), done;
-    float *want = malloc(size);
-    uint32_t seq, bt = info->block_tokens;
-    struct witness witness;
-    struct mc_block_in in[HOSTILE_BLOCKS];
-    uint8_t *spoilt = malloc(info->block_size);
-    const char *name;
-    bool number;
-
-    witness_begin(&witness);
-    seq = new_seq(a);
-    memcpy(want, prefill_all(a, seq, prompt, HOSTILE_TOKENS, 0), size);
-    for (uint32_t i = 0; i < HOSTILE_BLOCKS; i++)
-        in[i] = (struct mc_block_in){i, bt, prompt + i * bt, export_block(a, seq, i), info->block_size};
-    mc_engine_seq_free(a, seq);
-    const void *good = in[1].bytes;
-    in[1].bytes = spoilt;
-    for (uint32_t way = 0; memcpy(spoilt, good, info->block_size), (name = spoil(spoilt, info, way, &number)); way++) {
-        bool refused = info->verifies || !number;
-        uint32_t other = new_seq(b);
-        enum mc_status st = mc_engine_import(b, other, in, HOSTILE_BLOCKS, &done);
-
-        if (st != (refused ? MC_ECORRUPT : MC_OK) || done != (refused ? 1 : HOSTILE_BLOCKS))
-            fail_msg("%s: %s, %zu blocks imported", name, mc_status_str(st), done);
-        assert_int_equal(mc_engine_seq_length(b, other), done * bt);
-        const float *logits = prefill_all(b, other, prompt, HOSTILE_TOKENS, 0);
-        if (refused != (memcmp(logits, want, size) == 0))
-            fail_msg("%s: logits %s", name, refused ? "differ after the refusal" : "are those of the right bytes");
-        decode_one(b, other, prompt[0]);
-        no_trace(&witness, want);
-        mc_engine_seq_free(b, other);
-        no_trace(&witness, want);
-    }
-    for (uint32_t i = 0; i < HOSTILE_BLOCKS; i++)
-        free(i == 1 ? (void *)(uintptr_t)good : (void *)(uintptr_t)in[i].bytes);
-    mc_engine_seq_free(b, witness.seq);
-    free(witness.want);
-    free(spoilt);
-    free(want);
-}
-
-static void import_misuse(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    uint32_t seq = new_seq(a), other = new_seq(b), bt = info->block_tokens, wild[256];
-    uint8_t *bytes;
-    struct mc_block_in in[2];
-    size_t done = 9;
-
-    prefill_all(a, seq, prompt, 2 * bt, 0);
-    bytes = export_block(a, seq, 0);
-    const struct mc_block_in good = {0, bt, prompt, bytes, info->block_size};
-#define REFUSED(status, change)                                                                                        \
-    do {                                                                                                               \
-        in[0] = good;                                                                                                  \
-        change;                                                                                                        \
-        assert_int_equal(mc_engine_import(b, other, in, 1, &done), status);                                            \
-        assert_int_equal(done, 0);                                                                                     \
-        assert_int_equal(mc_engine_seq_length(b, other), 0);                                                           \
-        assert_int_equal(mc_engine_space(b).tokens_used, 0);                                                           \
-    } while (0)
-    REFUSED(MC_EINVAL, in[0].index = 1); /* gap */
-    REFUSED(MC_EINVAL, in[0].index = UINT32_MAX);
-    REFUSED(MC_EINVAL, in[0].rows = 0);
-    REFUSED(MC_EMISMATCH, in[0].rows = bt + 1);
-    REFUSED(MC_EMISMATCH, in[0].rows = bt - 1); /* size is that of a whole one */
-    REFUSED(MC_EMISMATCH, in[0].size -= 64);
-    REFUSED(MC_EMISMATCH, in[0].size += 64);
-    REFUSED(MC_EMISMATCH, in[0].size -= 1);
-    REFUSED(MC_EMISMATCH, in[0].size = 0);
-    REFUSED(MC_EMISMATCH, in[0].size = SIZE_MAX);
-    REFUSED(MC_EMISMATCH, in[0].rows = UINT32_MAX);
-    for (uint32_t i = 0; i < bt; i++)
-        wild[i] = info->vocab_size;
-    REFUSED(MC_EINVAL, in[0].tokens = wild);
-    assert_int_equal(mc_engine_import(b, other + 1, &good, 1, &done), MC_EINVAL);
-    in[0] = good;
-    in[1] = good;
-    assert_int_equal(mc_engine_import(b, other, in, 2, &done), MC_EINVAL); /* twice */
-    assert_int_equal(mc_engine_seq_length(b, other), 0);
-    assert_int_equal(mc_engine_import(b, other, in, 1, &done), MC_OK);
-    assert_int_equal(mc_engine_import(b, other, in, 1, &done), MC_EINVAL); /* again */
-    assert_int_equal(mc_engine_seq_length(b, other), bt);
-    free(bytes);
-    mc_engine_seq_free(a, seq);
-    mc_engine_seq_free(b, other);
-}
-
-/* Part of a block, as after a range read: rows below block_tokens, in a layout of that many. */
-static void partial_block(void **state)
-{
-    const struct mc_engine_info *info = mc_engine_info(a);
-    uint32_t seq = new_seq(a), other, rows = info->block_tokens / 2, n = info->block_tokens + rows + 3;
-    struct mc_byte_range from[2 * MC_LAYERS_MAX];
-    struct mc_layout *part;
-    uint8_t *block, *bytes;
-
-    prefill_all(a, seq, prompt, n, 0);
-    block = export_block(a, seq, 0);
-    assert_int_equal(mc_layout_create(info->geometry, rows, &part), MC_OK);
-    assert_int_equal(mc_layout_rows(info->layout, 0, rows, from, 2 * MC_LAYERS_MAX), MC_OK);
-    bytes = calloc(1, mc_layout_size(part));
-    for (size_t i = 0; i < mc_layout_plane_count(part); i++)
-        memcpy(bytes + mc_layout_plane(part, i).offset, block + from[i].offset, from[i].length);
-    other = new_seq(b);
-    const struct mc_block_in in = {0, rows, prompt, bytes, mc_layout_size(part)};
-    assert_int_equal(mc_engine_import(b, other, &in, 1, NULL), MC_OK);
-    assert_int_equal(mc_engine_seq_length(b, other), rows);
-    const struct mc_block_in next = {1, info->block_tokens, prompt, block, info->block_size};
-    assert_int_equal(mc_engine_import(b, other, &next, 1, NULL), MC_EINVAL); /* nothing may follow a short one */
-    prefill_all(b, other, prompt, n, 0);
-    if (info->verifies) {
-        uint8_t *again = export_block(b, other, 0);
-
-        assert_memory_equal(again, block, info->block_size);
-        free(again);
-    }
-    mc_layout_destroy(part);
-    free(bytes);
-    free(block);
-    mc_engine_seq_free(a, seq);
-    mc_engine_seq_free(b, other);
 }
 
 /* ---- limits ---- */
@@ -966,59 +512,6 @@ static void refused_options(void **state)
         OPTION(o.model_path = "/nonexistent.gguf", MC_ENOENT, "/nonexistent.gguf");
 }
 
-/* ---- set-up ---- */
-
-/* Words the test may use in any engine; repeated with numbers so that blocks differ. */
-static void make_prompt(struct mc_engine *e)
-{
-    char text[PROMPT_MAX * 12];
-    size_t length = 0;
-
-    for (int i = 0; length < 6000; i++)
-        length += (size_t)snprintf(text + length, sizeof text - length,
-            "Line %d: the cache keeps the words of line %d, and 第%d行缓存可以复用. ", i, i / 2, i);
-    enum mc_status st = mc_engine_tokenize(e, text, length, MC_TOKENIZE_BOS, prompt, PROMPT_MAX, &prompt_length);
-    if (st == MC_ETOOBIG) {
-        uint32_t *all = malloc(prompt_length * sizeof *all);
-        size_t n;
-
-        mc_engine_tokenize(e, text, length, MC_TOKENIZE_BOS, all, prompt_length, &n);
-        memcpy(prompt, all, sizeof prompt);
-        prompt_length = PROMPT_MAX;
-        free(all);
-    }
-}
-
-/* Path of the model tools/fetch-engine left, or false. */
-static bool find_model(void)
-{
-    const char *given = getenv("MOONCAKE_TEST_MODEL");
-    char folder[400];
-
-    if (given)
-        snprintf(model_path, sizeof model_path, "%s", given);
-    else if (xdg_path(XDG_CACHE, "engine", folder, sizeof folder) == MC_OK)
-        snprintf(model_path, sizeof model_path, "%s/SmolLM2-135M-Instruct.Q8_0.gguf", folder);
-    return access(model_path, R_OK) == 0;
-}
-
-static int set_up(void **state)
-{
-    struct mc_engine_options o = options_of();
-
-    a = open_engine(&o);
-    b = open_engine(&o);
-    make_prompt(a);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    mc_engine_close(a);
-    mc_engine_close(b);
-    return 0;
-}
-
 static bool available(char *err, size_t err_size)
 {
     struct mc_engine_options o = options_of();
@@ -1037,6 +530,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(round_trip),
         cmocka_unit_test(tokenize_limits),
         cmocka_unit_test(chat_template),
+        cmocka_unit_test(unknown_template),
         cmocka_unit_test(import_equals_compute),
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(stream_continues_elsewhere),
