@@ -384,6 +384,16 @@ void answer_wait(struct answer *answer)
     pthread_mutex_unlock(&answer->script->lock);
 }
 
+bool answer_over(struct answer *answer)
+{
+    bool over;
+
+    pthread_mutex_lock(&answer->script->lock);
+    over = answer->done || answer->lost;
+    pthread_mutex_unlock(&answer->script->lock);
+    return over;
+}
+
 void answer_wait_tokens(struct answer *answer, uint32_t count)
 {
     pthread_mutex_lock(&answer->script->lock);

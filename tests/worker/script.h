@@ -46,6 +46,7 @@ void script_run(struct script *script, unsigned worker, const struct wmsg_run *r
 void answer_wait(struct answer *answer);                        /* done or lost */
 void answer_wait_tokens(struct answer *answer, uint32_t count); /* or done, or lost */
 void answer_wait_progress(struct answer *answer);               /* its prompt is being computed; or done, or lost */
+bool answer_over(struct answer *answer);                        /* is it done or lost by now */
 void script_cancel(struct answer *answer);
 void script_release(struct answer *answer);
 void script_cut(struct script *script, unsigned worker); /* abort the connection */

@@ -26,6 +26,7 @@ enum { LONG = 1000, WAIT_MS = 30000 };
 
 static struct fixture fx;
 static uint32_t prompt[LONG];
+static char name[32]; /* of the worker: another one each time, as the script may still see the connection of the last */
 static struct answer answer, other, refused;
 
 static int setup(void **state)
@@ -58,7 +59,7 @@ static void wait_waiting(unsigned w)
         assert_true(now_ns() < until);
         usleep(500);
         script_status(fx.script, w, &status);
-    } while (!status.waiting && !other.done);
+    } while (!status.waiting && !answer_over(&other));
 }
 
 static void wait_queries(uint64_t count)
@@ -77,13 +78,18 @@ static void wait_queries(uint64_t count)
  * itself after `max` tokens. */
 static unsigned bring(enum where where, struct wmsg_run *run, uint32_t max)
 {
-    unsigned w = fixture_add(&fx, &(struct fixture_setup){.master = MASTER,
-                                      .sequences_max = where == WAITING ? 1 : 0,
-                                      .prefill_tokens_per_s = 1000,
-                                      .decode_ms_per_step = 2});
+    static unsigned round;
+    unsigned w;
     uint32_t n = where == PREFILLING || where == LOADING ? LONG : 150;
     struct memory_store_counts counts;
 
+    snprintf(name, sizeof(name), "%s-%u", where_str[where], ++round);
+    w = fixture_add(&fx, &(struct fixture_setup){.master = MASTER,
+                             .name = name,
+                             .sequences_max = where == WAITING ? 1 : 0,
+                             .prefill_tokens_per_s = where == PREFILLING ? 400 : 1000, /* 2.5 s to act in */
+                             .decode_ms_per_step = 2});
+    strcat(name, "-0"); /* the fixture's number */
     fixture_prompt(fx.alone, false, where, prompt, n);
     *run = fixture_run(where == STORING ? WMSG_PREFILL : WMSG_GENERATE, prompt, n, max);
     run->ignore_end = true;
@@ -177,7 +183,7 @@ static void conductor_gone(void **state)
         script_cut(fx.script, w);
         answer_wait(&answer);
         assert_true(answer.lost);
-        assert_as_new(script_find(fx.script, "worker-0"), since);
+        assert_as_new(script_find(fx.script, name), since);
         worker_stats(fx.workers[0], &stats);
         assert_true(stats.cancelled >= 1 && stats.failed == 0);
         fixture_kill(&fx, 0);
