@@ -173,6 +173,19 @@ static void stored_while_computed(void **state)
     assert_true(early * info->block_size * 10 >= 2000 * mc_geometry_bytes_per_token(info->geometry) * 8);
 }
 
+/* An answer's last frame does not wait for its puts. */
+static void wait_objects(uint64_t objects)
+{
+    uint64_t until = deadline_after_ms(now_ns(), 30000);
+    struct store_node_status status;
+
+    do {
+        assert_true(now_ns() < until);
+        usleep(500);
+        store_node_status(node, &status);
+    } while (status.beat.objects < objects);
+}
+
 /* A second turn hits the first turn's answer, on the other worker. */
 static void second_turn(void **state)
 {
@@ -185,6 +198,7 @@ static void second_turn(void **state)
     run.ignore_end = true;
     script_run(fx.script, a, &run, &answer);
     answer_wait(&answer);
+    wait_objects(299 / 64);
     memcpy(prompt + 100, answer.tokens, 200 * sizeof(*prompt));
     fixture_prompt(fx.alone, true, 6, prompt + 300, 30);
     run = fixture_run(WMSG_GENERATE, prompt, 330, 20);
