@@ -1,0 +1,289 @@
+/* conn_payload_test.c - payload: every byte where it belongs and verified, sources, giving up, and what closing and aborting do to it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/crc.h"
+#include "net/conn_ends_test.h"
+
+static void send_spans(const struct conn_span *spans, size_t count)
+{
+    struct conn_msg msg = {.type = 0x7002,
+        .request = 1,
+        .body = slice_str("the body"),
+        .spans = spans,
+        .span_count = count,
+        .sent = on_sent,
+        .sent_arg = &client};
+
+    client.sent = server.payload_ends = server.pieces = server.frames = 0;
+    server.echo = false;
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, server_payload_over, NULL, WAIT_MS));
+    assert_int_equal(server.payload_ends, 1);
+    assert_int_equal(client.sent, 1);
+    assert_true(server.payload_body_ok);
+}
+
+static void payload_roundtrip(size_t len, size_t step)
+{
+    uint8_t *bytes = noise(len);
+    struct conn_span span = {.ptr = bytes, .len = len};
+
+    free(server.dst);
+    give_dst(&server, len);
+    server.dst_step = step;
+    send_spans(&span, 1);
+    assert_int_equal(server.payload_status, MC_OK);
+    assert_int_equal(server.pieces, (len + PIECE_MAX - 1) / PIECE_MAX);
+    assert_memory_equal(server.dst, bytes, len);
+    free(bytes);
+}
+
+static void test_payload_tcp(void **state)
+{
+    open_tcp();
+    payload_roundtrip(1, 0);
+    payload_roundtrip(4095, 0);
+    payload_roundtrip(PIECE_MAX, 0);
+    payload_roundtrip(PIECE_MAX + 1, 0);
+    payload_roundtrip(BIG, 0);
+    payload_roundtrip(BIG, 10000); /* the owner gives small places */
+}
+
+static void test_payload_unix(void **state)
+{
+    open_unix();
+    payload_roundtrip(BIG, 0);
+    payload_roundtrip(100, 7);
+}
+
+static void test_payload_thrown_away(void **state)
+{
+    uint8_t *bytes = noise(BIG);
+    struct conn_span span = {.ptr = bytes, .len = BIG};
+
+    open_tcp();
+    send_spans(&span, 1);
+    assert_int_equal(server.payload_status, MC_OK);
+    assert_int_equal(server.pieces, 0);
+    server.echo = true;
+    exchange(10);
+    free(bytes);
+}
+
+static void test_spans_with_checksums(void **state)
+{
+    uint8_t *bytes = noise(300000);
+    struct conn_span spans[] = {
+        {bytes, 65536, crc32c(0, bytes, 65536), true},
+        {bytes + 65536, 0, 0, false},
+        {bytes + 65536, 10, crc32c(0, bytes + 65536, 10), true},
+        {bytes + 65546, 300000 - 65546, 0, false},
+    };
+
+    open_tcp();
+    give_dst(&server, 300000);
+    send_spans(spans, 4);
+    assert_int_equal(server.payload_status, MC_OK);
+    assert_int_equal(server.pieces, 3);
+    assert_memory_equal(server.dst, bytes, 300000);
+    free(bytes);
+}
+
+static void test_damaged_payload(void **state)
+{
+    uint8_t *bytes = noise(PIECE_MAX);
+    struct conn_span spans[] = {
+        {bytes, 1000, crc32c(0, bytes, 1000), true},
+        {bytes + 1000, 1000, 12345, true}, /* a bit flipped in memory since its checksum was made */
+        {bytes + 2000, 100000, 0, false},
+    };
+    uint64_t warned = log_count(LOG_LEVEL_WARN);
+
+    open_tcp();
+    give_dst(&server, PIECE_MAX);
+    send_spans(spans, 3);
+    assert_int_equal(server.payload_status, MC_ECORRUPT);
+    assert_int_equal(server.pieces, 1);
+    assert_int_equal(log_count(LOG_LEVEL_WARN), warned + 1);
+    server.echo = true;
+    exchange(10); /* the connection goes on */
+    free(bytes);
+}
+
+/* ---- sources ---- */
+
+struct source {
+    const uint8_t *bytes;
+    uint64_t fail_at;
+    unsigned calls;
+    uint8_t staging[5000];
+};
+
+static enum mc_status next_piece(void *arg, uint64_t off, size_t max, struct conn_piece *piece)
+{
+    struct source *source = arg;
+    size_t len = max < sizeof(source->staging) ? max : sizeof(source->staging);
+
+    source->calls++;
+    if (off >= source->fail_at)
+        return MC_ESTALE;
+    memcpy(source->staging, source->bytes + off, len); /* the same memory each time */
+    *piece = (struct conn_piece){.ptr = source->staging, .len = len};
+    return MC_OK;
+}
+
+static void source_run(uint64_t fail_at, enum mc_status expect)
+{
+    struct source source = {.bytes = noise(100000), .fail_at = fail_at};
+    struct conn_msg msg = {.type = 0x7002,
+        .source = next_piece,
+        .source_arg = &source,
+        .payload_len = 100000,
+        .sent = on_sent,
+        .sent_arg = &client};
+
+    open_tcp();
+    give_dst(&server, 100000);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, server_payload_over, NULL, WAIT_MS));
+    assert_int_equal(server.payload_status, expect);
+    assert_int_equal(client.sent_status, expect);
+    if (expect == MC_OK)
+        assert_memory_equal(server.dst, source.bytes, 100000);
+    assert_int_equal(client.sent, 1);
+    exchange(10);
+    free((void *)source.bytes);
+}
+
+static void test_source(void **state)
+{
+    source_run(UINT64_MAX, MC_OK);
+}
+
+static void test_source_gives_up(void **state)
+{
+    source_run(50000, MC_ESTALE);
+}
+
+/* ---- ends ---- */
+
+/* After abort nothing is written any more: the receiver's memory is unmapped right after it. */
+static void test_abort_while_receiving(void **state)
+{
+    uint8_t *bytes = noise(BIG);
+    struct conn_span span = {.ptr = bytes, .len = BIG};
+    struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
+
+    listen_opts.limits.socket_buffer = dial_opts.limits.socket_buffer = 100000;
+    open_tcp();
+    give_dst(&server, BIG);
+    server.abort_after = 2;
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, both_closed, NULL, WAIT_MS));
+    assert_int_equal(server.pieces, 2);
+    assert_int_equal(server.payload_ends, 1);
+    assert_int_equal(server.payload_status, MC_ECANCELED);
+    assert_int_equal(server.status, MC_ECANCELED);
+    assert_int_equal(client.status, MC_EPEERDOWN);
+    assert_int_equal(client.sent, 1);
+    assert_int_equal(client.sent_status, MC_EPEERDOWN);
+    free(bytes);
+}
+
+/* The kernel has taken what it takes of the payload, and nobody reads it. */
+static bool client_is_stuck(void *arg)
+{
+    static uint64_t before;
+    struct conn_stats stats;
+    uint64_t last = before;
+
+    conn_stats(client.conn, &stats);
+    before = stats.bytes_out;
+    return last > 4096 && stats.bytes_out == last;
+}
+
+/* A sender that cuts the connection takes back what the receiver has not read yet. */
+static void test_reset_drops_what_is_queued(void **state)
+{
+    uint8_t *bytes = noise(BIG);
+    struct conn_span span = {.ptr = bytes, .len = BIG};
+    struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
+    unsigned pieces;
+
+    listen_opts.limits.socket_buffer = dial_opts.limits.socket_buffer = 100000;
+    open_tcp();
+    give_dst(&server, BIG);
+    conn_pause(server.conn);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, client_is_stuck, NULL, WAIT_MS));
+    pieces = server.pieces;
+    conn_abort(client.conn, MC_ECANCELED);
+    assert_int_equal(client.sent, 0);
+    conn_resume(server.conn);
+    assert_true(run_until(loop, both_closed, NULL, WAIT_MS));
+    assert_int_equal(client.sent, 1);
+    assert_int_equal(client.sent_status, MC_ECANCELED);
+    assert_int_equal(server.pieces, pieces);
+    assert_int_equal(server.status, MC_EPEERDOWN);
+    free(bytes);
+}
+
+static void test_close_sends_what_is_queued(void **state)
+{
+    uint8_t *bytes = noise(BIG);
+    struct conn_span span = {.ptr = bytes, .len = BIG};
+    struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
+
+    open_tcp();
+    give_dst(&server, BIG);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    conn_close(client.conn);
+    conn_close(client.conn);
+    assert_int_equal(conn_send(client.conn, &msg), MC_ECLOSED);
+    assert_true(run_until(loop, both_closed, NULL, WAIT_MS));
+    assert_int_equal(server.payload_status, MC_OK);
+    assert_memory_equal(server.dst, bytes, BIG);
+    assert_int_equal(client.sent_status, MC_OK);
+    assert_int_equal(client.status, MC_ECLOSED);
+    assert_int_equal(server.status, MC_ECLOSED);
+    free(bytes);
+}
+
+static void test_close_does_not_wait_for_ever(void **state)
+{
+    uint8_t *bytes = noise(32u << 20);
+    struct conn_span span = {.ptr = bytes, .len = 32u << 20};
+    struct conn_msg msg = {.type = 0x7002, .spans = &span, .span_count = 1, .sent = on_sent, .sent_arg = &client};
+
+    dial_opts.limits.linger_ms = 50;
+    open_tcp();
+    conn_pause(server.conn);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    conn_close(client.conn);
+    assert_true(run_until(loop, flag_is_set, &client.closed, WAIT_MS));
+    assert_int_equal(client.sent, 1);
+    free(bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CONN_TEST(test_payload_tcp),
+        CONN_TEST(test_payload_unix),
+        CONN_TEST(test_payload_thrown_away),
+        CONN_TEST(test_spans_with_checksums),
+        CONN_TEST(test_damaged_payload),
+        CONN_TEST(test_source),
+        CONN_TEST(test_source_gives_up),
+        CONN_TEST(test_abort_while_receiving),
+        CONN_TEST(test_reset_drops_what_is_queued),
+        CONN_TEST(test_close_sends_what_is_queued),
+        CONN_TEST(test_close_does_not_wait_for_ever),
+    };
+
+    return cmocka_run_group_tests_name("conn payload", tests, NULL, NULL);
+}
