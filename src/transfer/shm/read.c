@@ -89,7 +89,7 @@ static enum mc_status piece_read(struct reader *r, struct part *part, uint32_t d
         status = piece_from_map(r, part, done, len);
     else
         status = piece_by_vm(r, part, grant, done, len);
-    return status == MC_OK && !grant_alive(grant, part->region) ? MC_ENOENT : status;
+    return grant_alive(grant, part->region) ? status : MC_ENOENT; /* also when it was unmapped below the copy */
 }
 
 static enum mc_status part_read(struct reader *r, struct part *part)
@@ -158,12 +158,15 @@ static enum transport_fit segments_fit(struct session *session, const struct xfe
     return fit;
 }
 
+/* A session whose connection has ended is "up" until the loop has told us, which then pumps again. */
 static enum transport_fit shm_fit(struct mc_peer *peer, struct session **session)
 {
     switch (atomic_load(&peer->shm_state)) {
     case PEER_SHM_UP:
         *session = session_find(peer->te->shm, peer->uuid);
-        return *session && atomic_load(&(*session)->up) ? FIT_YES : FIT_NO;
+        if (!*session || !atomic_load(&(*session)->up))
+            return FIT_NO;
+        return conn_ready((*session)->conn) ? FIT_YES : FIT_WAIT;
     case PEER_SHM_UNKNOWN:
     case PEER_SHM_WAIT: return peer->link_count ? FIT_WAIT : FIT_NO;
     default: return FIT_NO;

@@ -51,9 +51,11 @@ static struct slot *slot_of(struct tcp_link *link, uint64_t request)
 
 /* ---- choosing a link ---- */
 
+/* One whose connection has ended is still here until the loop has told us; what was given to it would only fail. */
 static bool link_has_room(const struct tcp_link *link, uint32_t bytes)
 {
-    return link->ready && link->free_count && (link->in_flight == 0 || link->in_flight + bytes <= link->te->window);
+    return link->ready && conn_ready(link->conn) && link->free_count &&
+           (link->in_flight == 0 || link->in_flight + bytes <= link->te->window);
 }
 
 static struct tcp_link *link_choose(struct mc_peer *peer, const struct xfer *xfer)
