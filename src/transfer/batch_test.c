@@ -100,11 +100,48 @@ static void broken_session(void **state)
     broken_in_the_same_turn("shm", MC_WRITE);
 }
 
+/* ---- two processes that open each other at once ---- */
+
+static void start_dialling(struct loop *loop, void *arg)
+{
+    struct mc_peer **back = arg;
+
+    assert_int_equal(te_peer_connect(pair.there, mc_te_address(pair.here), NULL, back), MC_OK);
+}
+
+static void both_dial(void **state)
+{
+    static uint8_t local[LEN];
+
+    for (int i = 0; i < 20; i++) {
+        struct mc_te_opts opts = {.size = sizeof(opts), .transport = "shm", .run_dir = pair.dir, .links = 1};
+        struct mc_region_key here_key;
+        struct mc_op there_op, here_op;
+        struct mc_peer *back;
+        void *memory;
+
+        snprintf(pair.dir, sizeof(pair.dir), "/tmp/mc-batch-XXXXXX");
+        assert_non_null(mkdtemp(pair.dir));
+        assert_int_equal(mc_te_create(&opts, &pair.there), MC_OK);
+        assert_int_equal(mc_te_create(&opts, &pair.here), MC_OK);
+        assert_int_equal(mc_te_alloc(pair.there, LEN, MC_REGION_READ, &memory, &pair.key), MC_OK);
+        assert_int_equal(mc_te_alloc(pair.here, LEN, MC_REGION_READ, &memory, &here_key), MC_OK);
+        loop_call(pair.there->loop, start_dialling, &back);
+        assert_int_equal(mc_peer_open(pair.here, mc_te_address(pair.there), NULL, &pair.peer), MC_OK);
+        there_op = op_of(MC_READ, local);
+        here_op = (struct mc_op){.opcode = MC_READ, .local = local, .len = LEN, .region = here_key};
+        assert_int_equal(mc_transfer_sync(pair.peer, &there_op, 1, 5000), MC_OK);
+        assert_int_equal(mc_transfer_sync(back, &here_op, 1, 5000), MC_OK);
+        pair_close();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(broken_link),
         cmocka_unit_test(broken_session),
+        cmocka_unit_test(both_dial),
     };
 
     return cmocka_run_group_tests_name("batch", tests, NULL, NULL);

@@ -93,15 +93,18 @@ void session_put(struct session *session)
         session_free(session);
 }
 
+/* When two processes open each other at once there are two sessions between them: one that stands is as good as the other. */
 static struct session *find_locked(struct shm *shm, const uint8_t uuid[UUID_SIZE])
 {
+    struct session *found = NULL;
+
     list_for_each (it, &shm->sessions) {
         struct session *session = list_entry(it, struct session, link);
 
-        if (memcmp(session->uuid, uuid, UUID_SIZE) == 0)
-            return session;
+        if (memcmp(session->uuid, uuid, UUID_SIZE) == 0 && (!found || atomic_load(&session->up)))
+            found = session;
     }
-    return NULL;
+    return found;
 }
 
 struct session *session_find(struct shm *shm, const uint8_t uuid[UUID_SIZE])
@@ -453,6 +456,7 @@ static void on_close(struct conn *conn, enum mc_status status)
     struct session *session = conn_user(conn);
     struct shm *shm = session->shm;
     struct mc_te *te = shm->te;
+    struct session *other;
     bool was_up = atomic_exchange(&session->up, false);
 
     pthread_mutex_lock(&shm->lock);
@@ -461,9 +465,12 @@ static void on_close(struct conn *conn, enum mc_status status)
     shm->session_count--;
     session->conn = NULL;
     pull_session_gone(session);
-    if (!te->closing && was_up)
+    other = session_find(shm, session->uuid);
+    if (!te->closing && other && atomic_load(&other->up))
+        te_pump_later(te);
+    else if (!te->closing && was_up)
         peers_lost(shm, session->uuid);
-    else if (!te->closing)
+    else if (!te->closing && !other)
         peers_set(shm, session->uuid, PEER_SHM_NONE);
     session_put(session);
     te_unref(te);
@@ -561,9 +568,11 @@ static void on_accept(struct loop *loop, struct loop_io *io, unsigned events)
 
     for (int i = 0; i < ACCEPT_TURN && fd >= 0; i++) {
         fd = accept4(shm->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0 && shm->session_count >= SESSIONS_MAX)
+        if (fd >= 0 && shm->session_count >= SESSIONS_MAX) {
+            log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: more than %d processes at %s: others go over tcp",
+                SESSIONS_MAX, shm->path);
             close(fd);
-        else if (fd >= 0)
+        } else if (fd >= 0)
             session_start(shm, fd, false, NULL);
     }
     if (fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS))
@@ -626,6 +635,7 @@ static enum mc_status listen_start(struct shm *shm)
     if (shm->listen_fd < 0 || bind(shm->listen_fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
         listen(shm->listen_fd, 128) != 0 || rename(sun.sun_path, shm->path) != 0) {
         log_error("transfer: cannot listen at %s: %m", shm->path);
+        unlink(sun.sun_path);
         return MC_ESYS;
     }
     return loop_io_start(shm->te->loop, &shm->listen_io, shm->listen_fd, LOOP_READ, on_accept);
@@ -657,8 +667,10 @@ enum mc_status shm_create(struct mc_te *te, struct shm **out)
     return MC_OK;
 
 undo_page:
-    if (shm->listen_fd >= 0)
+    if (shm->listen_fd >= 0) {
         close(shm->listen_fd);
+        unlink(shm->path);
+    }
     page_destroy(shm);
 undo_shm:
     pthread_mutex_destroy(&shm->lock);
