@@ -191,6 +191,7 @@ typedef void mc_done_fn(struct mc_batch *batch, enum mc_status status, void *arg
  *   otherwise  nothing was started, `done` will not run:
  *   MC_AGAIN   too many bytes or operations in flight to this peer      MC_EINVAL n, deadline or an op out of range
  *   MC_EPEERDOWN the peer is known to be gone                            MC_ENOMEM
+ *   MC_ECLOSED   peer or engine is being closed (in a `done` that closing runs)
  * A single operation's failure: MC_ENOENT region gone, MC_EPERM flags forbid it, MC_EINVAL outside the region,
  * MC_EPEERDOWN, MC_ETIMEDOUT, MC_ECANCELED, MC_EPROTO (checksum, after retries). After a failed read the
  * content of `local` is undefined, after a failed write that of the remote range. */

@@ -52,10 +52,26 @@ void word_wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, NULL, NULL, 0);
 }
 
-static void room_changed(struct mc_peer *peer)
+/* ---- room: how many operations a peer may have in flight ---- */
+
+static bool room_take(struct mc_peer *peer, uint32_t n)
 {
+    uint64_t inflight = atomic_load(&peer->ops_inflight);
+
+    do
+        if (inflight + n > MC_TE_OPS_MAX)
+            return false;
+    while (!atomic_compare_exchange_weak(&peer->ops_inflight, &inflight, inflight + n));
+    return true;
+}
+
+/* Whoever waits has counted himself before he found no room, and read `room` before that: he sees the one or the other change. */
+static void room_give(struct mc_peer *peer, uint32_t n)
+{
+    atomic_fetch_sub(&peer->ops_inflight, n);
     atomic_fetch_add(&peer->room, 1);
-    syscall(SYS_futex, &peer->room, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, NULL, NULL, 0);
+    if (atomic_load(&peer->room_waiters))
+        syscall(SYS_futex, &peer->room, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT_MAX, NULL, NULL, 0);
 }
 
 /* ---- building ---- */
@@ -266,8 +282,7 @@ static void batch_settle(struct mc_batch *batch)
     atomic_fetch_add_explicit(&peer->count.ops, batch->op_count, memory_order_relaxed);
     if (batch->first != MC_OK)
         atomic_fetch_add_explicit(&peer->count.batches_failed, 1, memory_order_relaxed);
-    if (atomic_fetch_sub(&peer->ops_inflight, batch->op_count) > MC_TE_OPS_MAX / 2)
-        room_changed(peer);
+    room_give(peer, batch->op_count);
 }
 
 static void batch_signal(struct mc_batch *batch)
@@ -536,14 +551,12 @@ static enum mc_status submit_check(struct mc_peer *peer, const struct mc_op *ops
         if ((ops[i].opcode != MC_READ && ops[i].opcode != MC_WRITE) || (!ops[i].local && ops[i].len) ||
             ops[i].len > INT64_MAX || (ops[i].opcode == MC_WRITE && ops[i].crc32c))
             return MC_EINVAL;
+    if (atomic_load(&peer->closing))
+        return MC_ECLOSED;
     down = peer_down(peer);
     if (down != MC_OK)
         return down;
-    if (atomic_fetch_add(&peer->ops_inflight, n) + n > MC_TE_OPS_MAX) {
-        atomic_fetch_sub(&peer->ops_inflight, n);
-        return MC_AGAIN;
-    }
-    return MC_OK;
+    return room_take(peer, n) ? MC_OK : MC_AGAIN;
 }
 
 static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
@@ -557,7 +570,7 @@ static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_
         return status;
     status = batch_create(peer, ops, n, deadline_ns, &batch);
     if (status != MC_OK) {
-        atomic_fetch_sub(&peer->ops_inflight, n);
+        room_give(peer, n);
         return status;
     }
     batch->done = done;
@@ -582,22 +595,40 @@ enum mc_status mc_transfer_submit(struct mc_peer *peer, struct mc_op *ops, uint3
     return submit_at(peer, ops, n, deadline_ms, deadline_after_ms(now_ns(), deadline_ms), INLINE_BYTES, done, arg, out);
 }
 
+static enum mc_status submit_sync(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
+    uint64_t deadline_ns, struct mc_batch **out)
+{
+    return submit_at(peer, ops, n, deadline_ms, deadline_ns, UINT64_MAX, NULL, NULL, out);
+}
+
+/* There was no room: again whenever a batch has ended. */
+static enum mc_status submit_waiting(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
+    uint64_t deadline_ns, struct mc_batch **out)
+{
+    enum mc_status status = MC_AGAIN;
+
+    atomic_fetch_add(&peer->room_waiters, 1);
+    while (status == MC_AGAIN) {
+        uint32_t room = atomic_load(&peer->room);
+
+        status = submit_sync(peer, ops, n, deadline_ms, deadline_ns, out);
+        if (status == MC_AGAIN && deadline_passed(deadline_ns, now_ns()))
+            status = MC_ETIMEDOUT;
+        else if (status == MC_AGAIN)
+            futex_wait(&peer->room, room, deadline_ns);
+    }
+    atomic_fetch_sub(&peer->room_waiters, 1);
+    return status;
+}
+
 enum mc_status mc_transfer_sync(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms)
 {
     uint64_t deadline = deadline_after_ms(now_ns(), deadline_ms);
     struct mc_batch *batch;
-    enum mc_status status;
+    enum mc_status status = submit_sync(peer, ops, n, deadline_ms, deadline, &batch);
 
-    for (;;) {
-        uint32_t room = atomic_load(&peer->room);
-
-        status = submit_at(peer, ops, n, deadline_ms, deadline, UINT64_MAX, NULL, NULL, &batch);
-        if (status != MC_AGAIN)
-            break;
-        if (deadline_passed(deadline, now_ns()))
-            return MC_ETIMEDOUT;
-        futex_wait(&peer->room, room, deadline);
-    }
+    if (status == MC_AGAIN)
+        status = submit_waiting(peer, ops, n, deadline_ms, deadline, &batch);
     if (status != MC_OK)
         return status;
     status = mc_batch_wait(batch, UINT32_MAX);

@@ -12,7 +12,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "transfer/core.h"
 #include "transfer/shm/shm_impl.h"
 #include "transfer/tcp/tcp.h"
@@ -52,6 +51,58 @@ static void pair_close(void)
 static struct mc_op op_of(enum mc_opcode opcode, void *local)
 {
     return (struct mc_op){.opcode = opcode, .local = local, .len = LEN, .region = pair.key};
+}
+
+/* ---- `done` of a peer that is being closed ---- */
+
+struct again {
+    struct mc_op op;
+    struct mc_peer *peer;
+    struct mc_batch *second;
+    enum mc_status status, submitted;
+    int calls;
+};
+
+static void done_again(struct mc_batch *batch, enum mc_status status, void *arg)
+{
+    struct again *again = arg;
+
+    again->calls++;
+    again->status = status;
+    again->submitted = mc_transfer_submit(again->peer, &again->op, 1, 1000, NULL, NULL, &again->second);
+    mc_batch_free(batch);
+}
+
+/* As a caller does who tries again whatever has failed. */
+static void try_again_while_closing(bool destroy)
+{
+    static uint8_t local[LEN];
+    struct again again = {0};
+    struct mc_peer *other;
+    struct mc_batch *batch;
+
+    pair_open("tcp", "drop=1"); /* swallowed: flying until it is failed */
+    assert_int_equal(mc_peer_open(pair.here, mc_te_address(pair.there), NULL, &other), MC_OK);
+    again.op = op_of(MC_READ, local);
+    again.peer = destroy ? other : pair.peer;
+    assert_int_equal(mc_transfer_submit(pair.peer, &again.op, 1, 5000, done_again, &again, &batch), MC_OK);
+    if (!destroy)
+        mc_peer_close(pair.peer);
+    pair_close();
+    assert_int_equal(again.calls, 1);
+    assert_int_equal(again.status, MC_ECLOSED);
+    assert_int_equal(again.submitted, MC_ECLOSED);
+}
+
+static void submit_while_peer_closes(void **state)
+{
+    try_again_while_closing(false);
+}
+
+/* The other peer's handle is good too until the last callback has run. */
+static void submit_while_engine_closes(void **state)
+{
+    try_again_while_closing(true);
 }
 
 /* ---- a connection that has ended, of which nobody was told yet ---- */
@@ -136,12 +187,62 @@ static void both_dial(void **state)
     }
 }
 
+/* ---- room ---- */
+
+static void *cancel_when_awaited(void *arg)
+{
+    struct mc_batch *batch = arg;
+
+    while (!atomic_load(&pair.peer->room_waiters))
+        usleep(1000);
+    mc_batch_cancel(batch);
+    return NULL;
+}
+
+/* One operation is in flight, so that a batch of the greatest size has no room: it goes on when that one has ended. */
+static void room_comes_back(void **state)
+{
+    static uint8_t local[LEN];
+    struct mc_op first, *all = calloc(MC_TE_OPS_MAX, sizeof(*all));
+    struct mc_batch *batch, *none;
+    pthread_t thread;
+
+    assert_non_null(all);
+    pair_open("tcp", "drop=1");
+    first = op_of(MC_READ, local);
+    assert_int_equal(mc_transfer_submit(pair.peer, &first, 1, 600000, NULL, NULL, &batch), MC_OK);
+    assert_int_equal(mc_transfer_submit(pair.peer, all, MC_TE_OPS_MAX, 600000, NULL, NULL, &none), MC_AGAIN);
+    assert_int_equal(pthread_create(&thread, NULL, cancel_when_awaited, batch), 0);
+    assert_int_equal(mc_transfer_sync(pair.peer, all, MC_TE_OPS_MAX, 600000), MC_EINVAL); /* none names a region */
+    pthread_join(thread, NULL);
+    assert_int_equal(mc_batch_poll(batch), MC_ECANCELED);
+    mc_batch_free(batch);
+    pair_close();
+    free(all);
+}
+
+/* ---- views ---- */
+
+/* Destroying the engine is closing its peers, with all they have lent. The sanitizer sees what stays. */
+static void view_at_destroy(void **state)
+{
+    const void *view;
+
+    pair_open("shm", NULL);
+    assert_int_equal(mc_peer_map(pair.peer, &pair.key, 0, 16, &view), MC_OK);
+    pair_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(submit_while_peer_closes),
+        cmocka_unit_test(submit_while_engine_closes),
         cmocka_unit_test(broken_link),
         cmocka_unit_test(broken_session),
         cmocka_unit_test(both_dial),
+        cmocka_unit_test(room_comes_back),
+        cmocka_unit_test(view_at_destroy),
     };
 
     return cmocka_run_group_tests_name("batch", tests, NULL, NULL);

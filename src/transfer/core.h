@@ -46,9 +46,6 @@
  * may have lost its processor in the middle of it: with 10 ms one write in a few hundred landed late at load 8. */
 #define FENCE_GRACE_NS (25 * NS_PER_MS)
 
-/* A failed batch is told to its caller at the latest this long after its deadline. */
-#define DEADLINE_SLACK_NS (40 * NS_PER_MS)
-
 struct shm;     /* shm/shm.h */
 struct session; /* shm/shm.h */
 struct fault;   /* fault/fault.h */
@@ -231,15 +228,16 @@ struct mc_peer {
 
     struct list pending; /* struct xfer */
     struct list batches;
+    _Atomic bool closing; /* nothing is started any more, also not by the `done` callbacks that closing runs */
     _Atomic uint64_t ops_inflight;
     _Atomic uint32_t room; /* futex of those told MC_AGAIN: changes whenever a batch ends */
+    _Atomic uint32_t room_waiters;
 
     _Atomic int shm_state; /* enum peer_shm, written on the loop */
 
     /* mc_peer_open() waiting */
     _Atomic uint32_t opened; /* futex */
     enum mc_status open_status;
-    struct loop_timer open_timer;
 
     struct peer_counters count;
 };

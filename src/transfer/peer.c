@@ -140,7 +140,6 @@ static void open_decide(struct mc_peer *peer, enum mc_status status)
 {
     if (atomic_load(&peer->opened))
         return;
-    loop_timer_cancel(peer->te->loop, &peer->open_timer);
     peer->open_status = status;
     word_wake(&peer->opened);
 }
@@ -241,13 +240,14 @@ static void peer_free(struct mc_peer *peer)
 {
     list_del(&peer->link);
     loop_timer_cancel(peer->te->loop, &peer->retry_timer);
-    loop_timer_cancel(peer->te->loop, &peer->open_timer);
     pthread_mutex_destroy(&peer->id_lock);
     free(peer);
 }
 
 void peer_end(struct mc_peer *peer)
 {
+    atomic_store(&peer->closing, true);
+    shm_unmap_all(peer);
     batch_fail_peer(peer, MC_ECLOSED);
     tcp_drop_links(peer);
     batch_run_done(peer->te);
@@ -358,14 +358,15 @@ static void peer_close_on_loop(struct loop *loop, void *arg)
     struct mc_peer *peer = arg;
 
     if (!peer->inbound) {
-        shm_unmap_all(peer);
         peer_end(peer);
         return;
     }
     if (--peer->refs == 0) {
+        atomic_store(&peer->closing, true);
         shm_unmap_all(peer);
         batch_fail_peer(peer, MC_ECLOSED);
         batch_run_done(peer->te);
+        atomic_store(&peer->closing, peer->te->closing); /* its links may stand, and be asked for again */
         peer_inbound_release(peer);
     }
 }

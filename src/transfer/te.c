@@ -245,10 +245,11 @@ enum mc_status te_create_on_loop(const struct mc_te_opts *opts, struct loop *loo
         return status;
     te->loop = loop;
     status = options_set(te, opts);
-    if (status == MC_OK)
-        status = transports_init(te, opts->transport ? opts->transport : "auto");
     if (status != MC_OK)
         goto undo_te;
+    status = transports_init(te, opts->transport ? opts->transport : "auto");
+    if (status != MC_OK)
+        goto undo_transports;
     if (wants_shm(te)) {
         status = run_dir_set(te, opts->run_dir);
         if (status == MC_OK)
@@ -305,8 +306,12 @@ static void te_stop(struct loop *loop, void *arg)
     struct mc_te *te = arg;
 
     te->closing = true;
-    batch_take_incoming(te);
     listener_close(te->listener);
+    list_for_each (it, &te->peers)
+        atomic_store(&list_entry(it, struct mc_peer, link)->closing, true);
+    list_for_each (it, &te->peers)
+        batch_fail_peer(list_entry(it, struct mc_peer, link), MC_ECLOSED);
+    batch_run_done(te); /* while all handles are still good: a callback may use any of them */
     while (!list_empty(&te->peers))
         peer_end(list_first(&te->peers, struct mc_peer, link));
     transports_fini(te);

@@ -7,7 +7,7 @@
  *     <------------------------------------------------- answer
  *
  * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece
- * is under way inside its kernel and ends within GRACE even when the owner is stopped: a system call is not cut by SIGSTOP.
+ * is under way inside its kernel and ends within FENCE_GRACE_NS even when the owner is stopped: a system call is not cut by SIGSTOP.
  * What stays open: a stop in the few instructions between looking at the token and entering the call (docs/decisions/021). */
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,6 @@
 #include "transfer/shm/shm_impl.h"
 
 #define TURN_BYTES (2u << 20) /* copied, then others get their turn */
-#define GRACE_NS   (20 * NS_PER_MS)
 
 /* ---- writer ---- */
 
@@ -136,7 +135,7 @@ uint64_t pull_cancel(struct xfer *xfer)
     call->xfer = NULL;
     token_drop(session->shm->te, call->token);
     atomic_fetch_add_explicit(&xfer->batch->peer->count.fences, 1, memory_order_relaxed);
-    return page_has_hazard(session->page, call->token) ? now_ns() + GRACE_NS : 0;
+    return page_has_hazard(session->page, call->token) ? now_ns() + FENCE_GRACE_NS : 0;
 }
 
 /* ---- owner ---- */
