@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/crc.h"
 #include "base/log.h"
+#include "base/uncut.h"
 #include "net/conn_impl.h"
 
 #define TURN_BYTES     (2u << 20)   /* read so much, then others get their turn */
@@ -398,7 +399,8 @@ static bool fds_take(struct conn *conn, struct msghdr *msg)
     return ok;
 }
 
-static ssize_t receive(struct conn *conn, struct iovec *iov, int count)
+/* `uncut`: the look at where the bytes go began with uncut_begin(); UNCUT_AGAIN: it must be done again. */
+static ssize_t receive(struct conn *conn, struct iovec *iov, int count, bool uncut)
 {
     union {
         struct cmsghdr align;
@@ -411,9 +413,12 @@ static ssize_t receive(struct conn *conn, struct iovec *iov, int count)
         msg.msg_control = control.bytes;
         msg.msg_controllen = sizeof(control.bytes);
     }
-    do
+    if (uncut)
+        n = uncut_recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    else
         n = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    if (n == -1 && errno == EINTR)
+        return UNCUT_AGAIN;
     if (n >= 0 && conn->is_unix && !fds_take(conn, &msg)) {
         protocol_error(conn, MC_EPROTO, "descriptors (too many)");
         errno = EAGAIN;
@@ -446,7 +451,9 @@ static size_t receive_to_buffer(struct conn *conn)
         conn->rx_at = 0;
     }
     iov = (struct iovec){conn->rx + conn->rx_len, RX_SIZE - conn->rx_len};
-    n = receive(conn, &iov, 1);
+    do
+        n = receive(conn, &iov, 1, false);
+    while (n == UNCUT_AGAIN);
     if (n <= 0) {
         receive_failed(conn, n);
         return 0;
@@ -465,17 +472,20 @@ static size_t receive_direct(struct conn *conn)
     void *dst;
     ssize_t n;
 
-    room = place_of(conn, left, &dst);
-    if (!may_go_on(conn))
-        return 0;
-    if (!dst)
-        return receive_to_buffer(conn); /* thrown away from there */
-    if (socket_failed(conn))
-        return 0;
-    want = room < left ? room : left;
-    iov[0] = (struct iovec){dst, want};
-    iov[1] = (struct iovec){conn->rx, last ? RX_SIZE : PIECE_HEADER_SIZE};
-    n = receive(conn, iov, want == left ? 2 : 1);
+    do {
+        uncut_begin(); /* a stop from here to the receive would make what is seen old */
+        if (socket_failed(conn))
+            return 0;
+        room = place_of(conn, left, &dst);
+        if (!may_go_on(conn))
+            return 0;
+        if (!dst)
+            return receive_to_buffer(conn); /* thrown away from there */
+        want = room < left ? room : left;
+        iov[0] = (struct iovec){dst, want};
+        iov[1] = (struct iovec){conn->rx, last ? RX_SIZE : PIECE_HEADER_SIZE};
+        n = receive(conn, iov, want == left ? 2 : 1, true);
+    } while (n == UNCUT_AGAIN);
     if (n <= 0) {
         receive_failed(conn, n);
         return 0;

@@ -8,11 +8,12 @@
  *
  * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece
  * is under way inside its kernel and ends within FENCE_GRACE_NS even when the owner is stopped: a system call is not cut by SIGSTOP.
- * What stays open: a stop in the few instructions between looking at the token and entering the call (docs/decisions/021). */
+ * Nor is there a stop between looking at the token and the call: base/uncut.h. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "base/uncut.h"
 #include "transfer/shm/shm_impl.h"
 
 #define TURN_BYTES (2u << 20) /* copied, then others get their turn */
@@ -216,10 +217,13 @@ static enum mc_status pull_piece(
     hazard = hazard_set(session->shm, pull->request.token);
     if (!hazard)
         return MC_EBUSY;
-    if (grant_alive(token, pull->request.token))
-        status = copy_by_call(session, mapping, range->source + pull->done, dst, len);
-    else
-        status = MC_ECANCELED;
+    do {
+        uncut_begin();
+        if (grant_alive(token, pull->request.token))
+            status = copy_by_call(session, mapping, range->source + pull->done, dst, len, true);
+        else
+            status = MC_ECANCELED;
+    } while (status == MC_AGAIN);
     hazard_clear(hazard);
     return status;
 }

@@ -12,6 +12,7 @@
 
 #include "base/crc.h"
 #include "base/log.h"
+#include "base/uncut.h"
 #include "transfer/shm/shm_impl.h"
 
 struct reader {
@@ -24,19 +25,22 @@ struct reader {
 };
 
 enum mc_status copy_by_call(
-    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len)
+    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len, bool uncut)
 {
     struct iovec here = {dst, len}, there = {(void *)(uintptr_t)source, len};
     ssize_t n;
 
     if (mapping && (source > mapping->len || len > mapping->len - source))
         return MC_EINVAL;
-    do
-        n = mapping ? pread(mapping->fd, dst, len, (off_t)source)
-                    : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
-    while (n < 0 && errno == EINTR);
+    if (mapping)
+        n = uncut ? uncut_pread(mapping->fd, dst, len, (off_t)source) : pread(mapping->fd, dst, len, (off_t)source);
+    else
+        n = uncut ? uncut_process_vm_readv(session->pid, &here, 1, &there, 1)
+                  : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
     if (n == (ssize_t)len)
         return MC_OK;
+    if (n == UNCUT_AGAIN || (n < 0 && errno == EINTR))
+        return MC_AGAIN;
     if (n < 0 && errno == ESRCH)
         return MC_EPEERDOWN;
     log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: read of %zu bytes of process %d: %s", len, (int)session->pid,
@@ -66,8 +70,11 @@ static enum mc_status piece_from_map(struct reader *r, struct part *part, uint32
 static enum mc_status piece_by_vm(
     struct reader *r, struct part *part, const struct grant *grant, uint32_t done, uint32_t len)
 {
-    enum mc_status status = copy_by_call(r->session, NULL, grant->addr + part->offset + done, part->local + done, len);
+    enum mc_status status;
 
+    do
+        status = copy_by_call(r->session, NULL, grant->addr + part->offset + done, part->local + done, len, false);
+    while (status == MC_AGAIN);
     if (status == MC_OK && r->want_crc)
         part->crc = crc32c(part->crc, part->local + done, len);
     return status;

@@ -9,6 +9,7 @@
 
 #include "base/crc.h"
 #include "base/log.h"
+#include "base/uncut.h"
 #include "transfer/core.h"
 #include "transfer/fault/fault.h"
 
@@ -137,19 +138,57 @@ size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool
     return left < max ? left : max;
 }
 
+/* The next ranges of what was buffered, up to payload offset `end` and SPREAD_MAX of them. MC_OK, MC_ENOENT. */
+static enum mc_status spread_next(
+    struct flow *flow, uint64_t off, uint64_t end, struct iovec *dst, unsigned *count, size_t *len)
+{
+    *count = 0;
+    *len = 0;
+    while (off < end && *count < SPREAD_MAX) {
+        const struct run *run;
+        size_t skip, n;
+
+        flow_seek(flow, off);
+        run = &flow->runs[flow->at];
+        skip = (size_t)(off - flow->at_off);
+        n = run->len - skip < end - off ? run->len - skip : (size_t)(end - off);
+        if (!run_alive(flow, run))
+            return MC_ENOENT;
+        dst[(*count)++] = (struct iovec){run->ptr + skip, n};
+        off += n;
+        *len += n;
+    }
+    return MC_OK;
+}
+
 /* One system call copies up to IOV_MAX ranges within this process. */
-static enum mc_status spread_uncut(const struct iovec *dst, unsigned count, const uint8_t *src, size_t len)
+static enum mc_status spread_uncut(
+    const struct iovec *dst, unsigned count, const uint8_t *src, size_t len, flow_look_fn *look, void *arg)
 {
     struct iovec from = {(void *)(uintptr_t)src, len};
-    ssize_t n = process_vm_readv(getpid(), dst, count, &from, 1, 0);
+    enum mc_status status;
+    ssize_t n;
 
+    do {
+        uncut_begin();
+        status = look(arg);
+        if (status != MC_OK)
+            return status;
+        n = uncut_process_vm_readv(getpid(), dst, count, &from, 1);
+    } while (n == UNCUT_AGAIN);
     if (n == (ssize_t)len)
         return MC_OK;
     log_error("transfer: copy of %zu bytes within this process: %m", len);
     return MC_ESYS;
 }
 
-enum mc_status flow_spread(struct flow *flow, uint64_t end, bool uncut)
+static void spread_plain(const struct iovec *dst, unsigned count, const uint8_t *src)
+{
+    for (unsigned i = 0; i < count; src += dst[i++].iov_len)
+        memcpy(dst[i].iov_base, src, dst[i].iov_len);
+}
+
+enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg)
 {
     struct iovec dst[SPREAD_MAX];
     const uint8_t *src = flow->buffer;
@@ -159,29 +198,18 @@ enum mc_status flow_spread(struct flow *flow, uint64_t end, bool uncut)
         return MC_OK;
     flow->staging = false;
     while (off < end) {
-        unsigned count = 0;
-        size_t len = 0;
+        unsigned count;
+        size_t len;
+        enum mc_status status = spread_next(flow, off, end, dst, &count, &len);
 
-        while (off < end && count < SPREAD_MAX) {
-            const struct run *run;
-            size_t skip, n;
-
-            flow_seek(flow, off);
-            run = &flow->runs[flow->at];
-            skip = (size_t)(off - flow->at_off);
-            n = run->len - skip < end - off ? run->len - skip : (size_t)(end - off);
-            if (!run_alive(flow, run))
-                return MC_ENOENT;
-            dst[count++] = (struct iovec){run->ptr + skip, n};
-            off += n;
-            len += n;
-        }
-        if (uncut && spread_uncut(dst, count, src, len) != MC_OK)
-            return MC_ESYS;
-        for (unsigned i = 0; !uncut && i < count; src += dst[i++].iov_len)
-            memcpy(dst[i].iov_base, src, dst[i].iov_len);
-        if (uncut)
-            src += len;
+        if (status == MC_OK && look)
+            status = spread_uncut(dst, count, src, len, look, arg);
+        else if (status == MC_OK)
+            spread_plain(dst, count, src);
+        if (status != MC_OK)
+            return status;
+        src += len;
+        off += len;
     }
     return MC_OK;
 }

@@ -55,9 +55,11 @@ enum mc_status flow_source(void *arg, uint64_t off, size_t max, struct conn_piec
  * with `uncut` such bytes go to the buffer too, so that the copy into place is one system call, which no SIGSTOP cuts. */
 size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool uncut, void **dst);
 
-/* The piece that ends at payload offset `end` is complete and verified: spread what was buffered of it. With `uncut` by one system call. MC_OK, MC_ENOENT (a
- * region is gone), MC_ESYS. */
-enum mc_status flow_spread(struct flow *flow, uint64_t end, bool uncut);
+/* The piece that ends at payload offset `end` is complete and verified: spread what was buffered of it. With a `look` by system calls,
+ * before each of which it is asked whether the bytes may still be stored. MC_OK, MC_ENOENT (a region is gone), MC_ESYS, what
+ * `look` said. */
+typedef enum mc_status flow_look_fn(void *arg);
+enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg);
 
 /* Set the position to the run that holds payload offset `off`. */
 void flow_seek(struct flow *flow, uint64_t off);

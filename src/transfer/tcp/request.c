@@ -260,7 +260,7 @@ void request_piece(struct tcp_link *link, uint64_t off, uint32_t len, uint32_t c
 
     if (!slot || !slot->xfer)
         return;
-    flow_spread(&slot->flow, off + len, false);
+    flow_spread(&slot->flow, off + len, NULL, NULL);
     if (slot->xfer->want_crc)
         piece_crcs(slot, off, len, crc);
 }

@@ -4,7 +4,8 @@
  * A write looks, before each receive and before each copy into place, at its registration, its fence and the clock.
  *
  * Bytes of a write reach the region by system calls only (receive, or a copy from the buffer by the kernel), because those are not
- * cut in the middle by SIGSTOP: else the second half of a memcpy could follow a SIGCONT that comes an hour later. */
+ * cut in the middle by SIGSTOP: else the second half of a memcpy could follow a SIGCONT that comes an hour later. Nor is there a
+ * stop between the look and the call: base/uncut.h. */
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -184,13 +185,20 @@ size_t serve_write_dst(struct tcp_link *link, uint64_t off, size_t max, void **d
     return flow_place(&write->flow, off, max, conn_buffered(link->conn) == 0, true, dst);
 }
 
+static enum mc_status look(void *arg)
+{
+    const struct tcp_link *link = arg;
+
+    return write_allowed(link, link->writing);
+}
+
 void serve_write_piece(struct tcp_link *link, uint64_t off, uint32_t len)
 {
     struct inbound_write *write = link->writing;
 
     write->status = write_allowed(link, write);
     if (write->status == MC_OK)
-        write->status = flow_spread(&write->flow, off + len, true);
+        write->status = flow_spread(&write->flow, off + len, look, link);
 }
 
 void serve_write_end(struct tcp_link *link, const struct frame *frame, enum mc_status status)

@@ -1,0 +1,182 @@
+/* uncut_test.c - a thread that is stopped between its look and its call looks again.
+ *
+ * Method: a child of ours looks at a word and reads a byte into shared memory; we stop it with a breakpoint exactly at the
+ * instruction of the call, where a random stop would have to be lucky, change the word, and let it go on. */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/time.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/uncut.h"
+
+enum { TAKEN_BACK = 42, STORED = 43 };
+
+struct shared {
+    volatile int wanted, looks;
+    char byte;
+};
+
+static int fd;
+
+static void simple(void **state)
+{
+    struct iovec here, there;
+    char byte = 0, other = 'y';
+    ssize_t n;
+
+    do
+        uncut_begin();
+    while ((n = uncut_pread(fd, &byte, 1, 0)) == UNCUT_AGAIN);
+    assert_int_equal(n, 1);
+    assert_int_equal(byte, 'x');
+    do
+        uncut_begin();
+    while ((n = uncut_pread(-1, &byte, 1, 0)) == UNCUT_AGAIN);
+    assert_int_equal(n, -1);
+    assert_int_equal(errno, EBADF);
+    here = (struct iovec){&byte, 1};
+    there = (struct iovec){&other, 1};
+    do
+        uncut_begin();
+    while ((n = uncut_process_vm_readv(getpid(), &here, 1, &there, 1)) == UNCUT_AGAIN);
+    assert_int_equal(n, 1);
+    assert_int_equal(byte, 'y');
+}
+
+/* ---- interrupted in the look ---- */
+
+static volatile sig_atomic_t alarms;
+
+static void on_alarm(int number)
+{
+    alarms = alarms + 1;
+}
+
+static void interrupted_while_looking(void **state)
+{
+    struct itimerval soon = {.it_value.tv_usec = 1000};
+    char byte = 0;
+
+    if (!uncut_works()) {
+        print_message("no restartable sequences here\n");
+        skip();
+    }
+    signal(SIGALRM, on_alarm);
+    uncut_begin();
+    setitimer(ITIMER_REAL, &soon, NULL);
+    while (!alarms)
+        ;
+    assert_int_equal(uncut_pread(fd, &byte, 1, 0), UNCUT_AGAIN);
+    assert_int_equal(byte, 0);
+    signal(SIGALRM, SIG_DFL);
+}
+
+/* ---- stopped at the call ---- */
+
+static void look_and_call(struct shared *shared)
+{
+    ssize_t n;
+
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+        _exit(1);
+    raise(SIGSTOP);
+    do {
+        uncut_begin();
+        shared->looks++;
+        if (!shared->wanted)
+            _exit(TAKEN_BACK);
+        n = uncut_pread(fd, &shared->byte, 1, 0);
+    } while (n == UNCUT_AGAIN);
+    _exit(n == 1 ? STORED : 1);
+}
+
+static void registers_step_back(pid_t pid, uintptr_t to)
+{
+#ifdef __x86_64__
+    struct user_regs_struct registers;
+
+    assert_int_equal(ptrace(PTRACE_GETREGS, pid, NULL, &registers), 0);
+    assert_int_equal(registers.rip, to + 1); /* behind the breakpoint */
+    registers.rip = to;
+    assert_int_equal(ptrace(PTRACE_SETREGS, pid, NULL, &registers), 0);
+#endif
+}
+
+/* Runs the child up to the instruction, then as `wanted` says. Its exit code. */
+static int stopped_at_the_call(struct shared *shared, bool wanted)
+{
+    void *at = uncut_instruction();
+    pid_t pid = fork();
+    long code;
+    int status;
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        look_and_call(shared);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status)) {
+        print_message("tracing a child is not allowed here\n");
+        skip();
+    }
+    errno = 0;
+    code = ptrace(PTRACE_PEEKTEXT, pid, at, NULL);
+    assert_int_equal(errno, 0);
+    assert_int_equal(ptrace(PTRACE_POKETEXT, pid, at, (void *)((code & ~0xffl) | 0xcc)), 0);
+    assert_int_equal(ptrace(PTRACE_CONT, pid, NULL, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    assert_int_equal(ptrace(PTRACE_POKETEXT, pid, at, (void *)code), 0);
+    registers_step_back(pid, (uintptr_t)at);
+    shared->wanted = wanted;
+    assert_int_equal(ptrace(PTRACE_DETACH, pid, NULL, NULL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void stopped_between_look_and_call(void **state)
+{
+    struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(shared != MAP_FAILED);
+    if (!uncut_works()) {
+        print_message("no restartable sequences here\n");
+        skip();
+    }
+    shared->wanted = 1;
+    assert_int_equal(stopped_at_the_call(shared, false), TAKEN_BACK);
+    assert_true(shared->looks >= 2);
+    assert_int_equal(shared->byte, 0);
+    shared->wanted = 1;
+    shared->looks = 0;
+    assert_int_equal(stopped_at_the_call(shared, true), STORED);
+    assert_true(shared->looks >= 2);
+    assert_int_equal(shared->byte, 'x');
+    munmap(shared, sizeof(*shared));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(simple),
+        cmocka_unit_test(interrupted_while_looking),
+        cmocka_unit_test(stopped_between_look_and_call),
+    };
+
+    fd = memfd_create("uncut", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, "x", 1) != 1)
+        return 1;
+    return cmocka_run_group_tests_name("uncut", tests, NULL, NULL);
+}
