@@ -177,12 +177,29 @@ void batch_take_incoming(struct mc_te *te);
 void batch_fail_peer(struct mc_peer *peer, enum mc_status why);
 void batch_run_done(struct mc_te *te);
 
+/* batch_build.c: ops that cannot be right fail alone, the others are cut into xfers. MC_OK, MC_ENOMEM. */
+enum mc_status batch_build(struct mc_batch *batch);
+void batch_unbuild(struct mc_batch *batch); /* xfers go */
+
+/* All ops have their status; the peer forgets the batch. Then its status is set, and who waits is told: the last access of ours. */
+void batch_settle(struct mc_batch *batch);
+void batch_signal(struct mc_batch *batch);
+
+/* submit.c: operations of the peer have ended. Any thread. */
+void room_give(struct mc_peer *peer, uint32_t n);
+
+/* ---- wait.c, any thread ---- */
+
 /* Sleep until then; for the rare cases where the loop's thread itself has to sit out a fence. */
 void fence_wait(uint64_t until_ns);
 
 /* Wait for / wake on a 32-bit word that becomes 1. */
 bool word_wait(_Atomic uint32_t *word, uint64_t deadline_ns);
 void word_wake(_Atomic uint32_t *word);
+
+/* The same for one that counts: sleep while it is `value`, at most until then. */
+void word_wait_change(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_ns);
+void word_wake_waiters(_Atomic uint32_t *word);
 
 /* ---- peers ---- */
 

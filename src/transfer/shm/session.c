@@ -5,29 +5,19 @@
  *     maps it, reads nonce A <-------------- FD(page A)
  *     SHM_PROOF(nonce A, can read) -------->
  *            <------------------------------ SHM_PROOF(nonce D, can read)
- *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed:
- *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason */
-#include <dirent.h>
-#include <errno.h>
+ *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed (segment.c). */
 #include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "transfer/shm/shm_impl.h"
 #include "transfer/tcp/tcp.h"
-
-#define SESSIONS_MAX    1024
-#define ACCEPT_TURN     64
-#define ACCEPT_RETRY_MS 50
 
 /* ---- life ---- */
 
@@ -172,118 +162,7 @@ static void peers_lost(struct shm *shm, const uint8_t uuid[UUID_SIZE])
     }
 }
 
-/* ---- segments ---- */
-
-static struct mapping *mapping_find(struct session *session, uint32_t number)
-{
-    list_for_each (it, &session->mappings) {
-        struct mapping *mapping = list_entry(it, struct mapping, link);
-
-        if (mapping->number == number)
-            return mapping;
-    }
-    return NULL;
-}
-
-const struct mapping *session_mapping(struct session *session, uint32_t number)
-{
-    struct mapping *mapping;
-
-    pthread_mutex_lock(&session->shm->lock);
-    mapping = mapping_find(session, number);
-    if (mapping && mapping->state != MAPPING_READY)
-        mapping = NULL;
-    pthread_mutex_unlock(&session->shm->lock);
-    return mapping;
-}
-
-static enum mc_status segment_ask(struct session *session, uint32_t number)
-{
-    struct buf body;
-    struct conn_msg msg = {.type = MSG_SHM_SEGMENT, .request = number};
-    enum mc_status status;
-
-    buf_init(&body, 64);
-    wire_segment_encode(number, &body);
-    msg.body = buf_slice(&body);
-    status = buf_status(&body);
-    if (status == MC_OK)
-        status = conn_send(session->conn, &msg);
-    buf_fini(&body);
-    return status;
-}
-
-/* A question that cannot be sent now says nothing about the segment: when the session has room, or has ended, whoever waits is
- * looked at again. */
-enum mapping_state session_segment(struct session *session, uint32_t number)
-{
-    struct mapping *mapping = mapping_find(session, number);
-    enum mc_status status;
-
-    if (mapping)
-        return mapping->state;
-    if (session->mapping_count >= MAPPINGS_MAX)
-        return MAPPING_REFUSED;
-    mapping = calloc(1, sizeof(*mapping));
-    if (!mapping)
-        return MAPPING_REFUSED;
-    status = segment_ask(session, number);
-    if (status != MC_OK) {
-        free(mapping);
-        return status == MC_ENOMEM ? MAPPING_REFUSED : MAPPING_ASKED;
-    }
-    mapping->number = number;
-    mapping->fd = -1;
-    session->mapping_count++;
-    pthread_mutex_lock(&session->shm->lock);
-    list_push_back(&session->mappings, &mapping->link);
-    pthread_mutex_unlock(&session->shm->lock);
-    return MAPPING_ASKED;
-}
-
-static void segment_came(struct session *session, uint32_t number, int fd)
-{
-    struct mapping *mapping = mapping_find(session, number);
-    const uint8_t *addr = NULL;
-    uint64_t len = 0;
-    enum mc_status status;
-
-    if (!mapping || mapping->state != MAPPING_ASKED) {
-        close(fd);
-        return;
-    }
-    status = map_sealed(fd, conn_name(session->conn), &addr, &len);
-    if (status != MC_OK) {
-        close(fd);
-        fd = -1;
-    }
-    pthread_mutex_lock(&session->shm->lock);
-    mapping->fd = fd;
-    mapping->addr = addr;
-    mapping->len = len;
-    mapping->state = status == MC_OK ? MAPPING_READY : MAPPING_REFUSED;
-    pthread_mutex_unlock(&session->shm->lock);
-}
-
-static void segment_refused(struct session *session, uint64_t number)
-{
-    struct mapping *mapping = mapping_find(session, (uint32_t)number);
-
-    if (!mapping || mapping->state != MAPPING_ASKED)
-        return;
-    pthread_mutex_lock(&session->shm->lock);
-    mapping->state = MAPPING_REFUSED;
-    pthread_mutex_unlock(&session->shm->lock);
-}
-
-/* What waited for a segment, or for room to ask for one, goes on. */
-static void segment_changed(struct session *session)
-{
-    te_pump_later(session->shm->te);
-    loop_defer(session->shm->te->loop, &session->shm->pull_task);
-}
-
-static void fd_send(struct session *session, enum wire_fd kind, uint32_t number, int fd)
+void session_send_fd(struct session *session, enum wire_fd kind, uint32_t number, int fd)
 {
     struct buf body;
 
@@ -292,32 +171,6 @@ static void fd_send(struct session *session, enum wire_fd kind, uint32_t number,
     if (buf_status(&body) != MC_OK || conn_send_fd(session->conn, 0, buf_slice(&body), fd) != MC_OK)
         conn_abort(session->conn, MC_ENOMEM);
     buf_fini(&body);
-}
-
-static void segment_frame(struct session *session, const struct frame *frame)
-{
-    const char *bad;
-    uint32_t number;
-    int fd;
-
-    if (frame->flags & FRAME_REPLY) {
-        if (frame->status != MC_OK) {
-            segment_refused(session, frame->request);
-            segment_changed(session);
-        }
-        return;
-    }
-    if (wire_segment_decode(frame->body, &number, &bad) != MC_OK) {
-        log_warn("transfer: peer %s: malformed %s in shm-segment", conn_name(session->conn), bad);
-        conn_abort(session->conn, MC_EPROTO);
-        return;
-    }
-    fd = segment_share(session->shm->te, number);
-    if (fd >= 0) {
-        fd_send(session, WIRE_FD_SEGMENT, number, fd);
-        close(fd);
-    }
-    conn_reply(session->conn, frame, fd >= 0 ? MC_OK : MC_ENOENT, slice_of(NULL, 0));
 }
 
 /* ---- proof ---- */
@@ -399,7 +252,7 @@ static void on_ready(struct conn *conn)
     pthread_mutex_lock(&session->shm->lock);
     memcpy(session->uuid, conn_peer(conn)->uuid, UUID_SIZE);
     pthread_mutex_unlock(&session->shm->lock);
-    fd_send(session, WIRE_FD_PAGE, 0, session->shm->page_fd);
+    session_send_fd(session, WIRE_FD_PAGE, 0, session->shm->page_fd);
 }
 
 static void on_fd(struct conn *conn, const struct frame *frame, int fd)
@@ -484,9 +337,9 @@ static const struct conn_ops session_ops = {
     .on_close = on_close,
 };
 
-/* ---- dialling and listening ---- */
+/* ---- beginning ---- */
 
-static enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_t *uuid)
+enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_t *uuid)
 {
     struct hello self = {0};
     struct hello_expect expect = {0};
@@ -520,188 +373,4 @@ static enum mc_status session_start(struct shm *shm, int fd, bool dialled, const
         te_unref(shm->te);
     }
     return status;
-}
-
-static int dial(const char *path)
-{
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return -1;
-    snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
-    if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
-        return fd;
-    log_info("transfer: no shared memory with the peer behind %s: %m", path);
-    close(fd);
-    return -1;
-}
-
-/* Same host by its word; the session will prove it, or not come to be (containers share a boot id, not a file system). */
-void shm_peer_offers(struct mc_peer *peer, const struct hello *hello, const char *path, bool dial_it)
-{
-    struct shm *shm = peer->te->shm;
-    struct session *session;
-    int fd;
-
-    if (!shm || !path[0] || !hello->host_id[0] || strcmp(hello->host_id, peer->te->host_id) != 0) {
-        peer_shm_set(peer, PEER_SHM_NONE);
-        return;
-    }
-    session = session_find(shm, hello->uuid);
-    if (session && atomic_load(&session->up)) {
-        peer_shm_set(peer, PEER_SHM_UP);
-        return;
-    }
-    peer_shm_set(peer, PEER_SHM_WAIT);
-    if (session || !dial_it)
-        return;
-    fd = dial(path);
-    if (fd < 0 || session_start(shm, fd, true, hello->uuid) != MC_OK)
-        peer_shm_set(peer, PEER_SHM_NONE);
-}
-
-static void on_accept(struct loop *loop, struct loop_io *io, unsigned events)
-{
-    struct shm *shm = container_of(io, struct shm, listen_io);
-    int fd = 0;
-
-    for (int i = 0; i < ACCEPT_TURN && fd >= 0; i++) {
-        fd = accept4(shm->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0 && shm->session_count >= SESSIONS_MAX) {
-            log_every_ms(LOG_LEVEL_WARN, 1000, "transfer: more than %d processes at %s: others go over tcp",
-                SESSIONS_MAX, shm->path);
-            close(fd);
-        } else if (fd >= 0)
-            session_start(shm, fd, false, NULL);
-    }
-    if (fd >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS))
-        return;
-    log_every_ms(LOG_LEVEL_ERROR, 1000, "transfer: cannot accept at %s: %m", shm->path);
-    loop_io_want(&shm->listen_io, 0); /* it would fail again at once, for ever */
-    loop_timer_set(loop, &shm->listen_retry, deadline_after_ms(loop_now_ns(loop), ACCEPT_RETRY_MS));
-}
-
-static void on_accept_retry(struct loop *loop, struct loop_timer *timer)
-{
-    struct shm *shm = container_of(timer, struct shm, listen_retry);
-
-    loop_io_want(&shm->listen_io, LOOP_READ);
-}
-
-/* Sockets of processes that were killed: nobody listens at them. A socket gets its final name only when it listens, so none that is
- * just coming to be is taken for dead. */
-static void sweep(const char *dir)
-{
-    DIR *list = opendir(dir);
-    struct dirent *entry;
-
-    while (list && (entry = readdir(list)) != NULL) {
-        size_t len = strlen(entry->d_name);
-        struct sockaddr_un sun = {.sun_family = AF_UNIX};
-        int fd, n;
-
-        if (strncmp(entry->d_name, "te-", 3) != 0 || len < 8 || strcmp(entry->d_name + len - 5, ".sock") != 0)
-            continue;
-        n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/%s", dir, entry->d_name);
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd >= 0 && n > 0 && (size_t)n < sizeof(sun.sun_path) &&
-            connect(fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 && errno == ECONNREFUSED)
-            unlink(sun.sun_path);
-        if (fd >= 0)
-            close(fd);
-    }
-    if (list)
-        closedir(list);
-}
-
-static enum mc_status listen_start(struct shm *shm)
-{
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    uint8_t random[8];
-    char hex[17];
-    int n, m;
-
-    sweep(shm->te->run_dir);
-    random_bytes(random, sizeof(random));
-    hex_encode(hex, random, sizeof(random));
-    n = snprintf(shm->path, sizeof(shm->path), "%s/te-%s.sock", shm->te->run_dir, hex);
-    m = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/te-%s.new", shm->te->run_dir, hex);
-    if (n < 0 || (size_t)n >= sizeof(shm->path) || m < 0 || (size_t)m >= sizeof(sun.sun_path)) {
-        log_error("transfer: run directory %s: too long for a socket in it (at most 80 bytes)", shm->te->run_dir);
-        return MC_EINVAL;
-    }
-    shm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (shm->listen_fd < 0 || bind(shm->listen_fd, (struct sockaddr *)&sun, sizeof(sun)) != 0 ||
-        listen(shm->listen_fd, 128) != 0 || rename(sun.sun_path, shm->path) != 0) {
-        log_error("transfer: cannot listen at %s: %m", shm->path);
-        unlink(sun.sun_path);
-        return MC_ESYS;
-    }
-    return loop_io_start(shm->te->loop, &shm->listen_io, shm->listen_fd, LOOP_READ, on_accept);
-}
-
-enum mc_status shm_create(struct mc_te *te, struct shm **out)
-{
-    struct shm *shm = calloc(1, sizeof(*shm));
-    enum mc_status status;
-
-    if (!shm)
-        return MC_ENOMEM;
-    shm->te = te;
-    shm->listen_fd = -1;
-    pthread_mutex_init(&shm->lock, NULL);
-    list_init(&shm->sessions);
-    list_init(&shm->views);
-    loop_task_init(&shm->pull_task, pull_run);
-    loop_timer_init(&shm->listen_retry, on_accept_retry);
-    status = loop_timer_reserve(te->loop, 1);
-    if (status == MC_OK)
-        status = page_create(shm);
-    if (status != MC_OK)
-        goto undo_shm;
-    status = listen_start(shm);
-    if (status != MC_OK)
-        goto undo_page;
-    *out = shm;
-    return MC_OK;
-
-undo_page:
-    if (shm->listen_fd >= 0) {
-        close(shm->listen_fd);
-        unlink(shm->path);
-    }
-    page_destroy(shm);
-undo_shm:
-    pthread_mutex_destroy(&shm->lock);
-    free(shm);
-    return status;
-}
-
-void shm_stop(struct shm *shm)
-{
-    if (!shm || shm->listen_fd < 0)
-        return;
-    loop_io_stop(&shm->listen_io);
-    loop_timer_cancel(shm->te->loop, &shm->listen_retry);
-    close(shm->listen_fd);
-    unlink(shm->path);
-    shm->listen_fd = -1;
-    loop_defer_cancel(shm->te->loop, &shm->pull_task);
-    list_for_each (it, &shm->sessions)
-        conn_abort(list_entry(it, struct session, link)->conn, MC_ECLOSED);
-}
-
-void shm_destroy(struct shm *shm)
-{
-    if (!shm)
-        return;
-    page_destroy(shm);
-    pthread_mutex_destroy(&shm->lock);
-    free(shm);
-}
-
-const char *shm_path(const struct shm *shm)
-{
-    return shm->path;
 }

@@ -1,7 +1,9 @@
 /* shm.h - peers on the same host: recognising them, and copying from their memory.
  *
  *   page.c     the page each engine shows to its peers: nonce, grants (its regions and tokens), hazards (what it is reading)
- *   session.c  the Unix connection to one process: proof that it is the one on the tcp link, descriptors of segments
+ *   listen.c   the Unix socket of this engine, dialling others
+ *   session.c  the Unix connection to one process: proof that it is the one on the tcp link
+ *   segment.c  descriptors of segments, and their mappings
  *   read.c     MC_READ: we copy from the peer's mapped memfd, or with process_vm_readv
  *   pull.c     MC_WRITE: we ask, the owner of the destination copies from our memory, by system calls in pieces
  *

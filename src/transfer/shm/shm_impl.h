@@ -157,6 +157,17 @@ struct session *session_get(struct mc_peer *peer);                            /*
 void session_put(struct session *session);
 bool session_hung_up(const struct session *session);
 
+/* Begin a session over a connected socket (given); with `uuid` it must be that process. MC_OK: it tells the peers how it went. */
+enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_t *uuid);
+
+/* Pass a descriptor; a session that cannot is ended. */
+void session_send_fd(struct session *session, enum wire_fd kind, uint32_t number, int fd);
+
+/* segment.c: what came for it; then segment_changed(): what waited for a segment, or for room to ask for one, goes on. */
+void segment_came(struct session *session, uint32_t number, int fd);
+void segment_frame(struct session *session, const struct frame *frame);
+void segment_changed(struct session *session);
+
 /* The peer's segment: ready, asked for now, or refused. Loop. */
 enum mapping_state session_segment(struct session *session, uint32_t number);
 

@@ -1,0 +1,142 @@
+/* segment.c - the segments of a session's far end: asked for when first needed, mapped when they come; and ours, passed on.
+ *
+ *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transfer/shm/shm_impl.h"
+
+static struct mapping *mapping_find(struct session *session, uint32_t number)
+{
+    list_for_each (it, &session->mappings) {
+        struct mapping *mapping = list_entry(it, struct mapping, link);
+
+        if (mapping->number == number)
+            return mapping;
+    }
+    return NULL;
+}
+
+const struct mapping *session_mapping(struct session *session, uint32_t number)
+{
+    struct mapping *mapping;
+
+    pthread_mutex_lock(&session->shm->lock);
+    mapping = mapping_find(session, number);
+    if (mapping && mapping->state != MAPPING_READY)
+        mapping = NULL;
+    pthread_mutex_unlock(&session->shm->lock);
+    return mapping;
+}
+
+static enum mc_status segment_ask(struct session *session, uint32_t number)
+{
+    struct buf body;
+    struct conn_msg msg = {.type = MSG_SHM_SEGMENT, .request = number};
+    enum mc_status status;
+
+    buf_init(&body, 64);
+    wire_segment_encode(number, &body);
+    msg.body = buf_slice(&body);
+    status = buf_status(&body);
+    if (status == MC_OK)
+        status = conn_send(session->conn, &msg);
+    buf_fini(&body);
+    return status;
+}
+
+/* A question that cannot be sent now says nothing about the segment: when the session has room, or has ended, whoever waits is
+ * looked at again. */
+enum mapping_state session_segment(struct session *session, uint32_t number)
+{
+    struct mapping *mapping = mapping_find(session, number);
+    enum mc_status status;
+
+    if (mapping)
+        return mapping->state;
+    if (session->mapping_count >= MAPPINGS_MAX)
+        return MAPPING_REFUSED;
+    mapping = calloc(1, sizeof(*mapping));
+    if (!mapping)
+        return MAPPING_REFUSED;
+    status = segment_ask(session, number);
+    if (status != MC_OK) {
+        free(mapping);
+        return status == MC_ENOMEM ? MAPPING_REFUSED : MAPPING_ASKED;
+    }
+    mapping->number = number;
+    mapping->fd = -1;
+    session->mapping_count++;
+    pthread_mutex_lock(&session->shm->lock);
+    list_push_back(&session->mappings, &mapping->link);
+    pthread_mutex_unlock(&session->shm->lock);
+    return MAPPING_ASKED;
+}
+
+void segment_came(struct session *session, uint32_t number, int fd)
+{
+    struct mapping *mapping = mapping_find(session, number);
+    const uint8_t *addr = NULL;
+    uint64_t len = 0;
+    enum mc_status status;
+
+    if (!mapping || mapping->state != MAPPING_ASKED) {
+        close(fd);
+        return;
+    }
+    status = map_sealed(fd, conn_name(session->conn), &addr, &len);
+    if (status != MC_OK) {
+        close(fd);
+        fd = -1;
+    }
+    pthread_mutex_lock(&session->shm->lock);
+    mapping->fd = fd;
+    mapping->addr = addr;
+    mapping->len = len;
+    mapping->state = status == MC_OK ? MAPPING_READY : MAPPING_REFUSED;
+    pthread_mutex_unlock(&session->shm->lock);
+}
+
+static void segment_refused(struct session *session, uint64_t number)
+{
+    struct mapping *mapping = mapping_find(session, (uint32_t)number);
+
+    if (!mapping || mapping->state != MAPPING_ASKED)
+        return;
+    pthread_mutex_lock(&session->shm->lock);
+    mapping->state = MAPPING_REFUSED;
+    pthread_mutex_unlock(&session->shm->lock);
+}
+
+void segment_changed(struct session *session)
+{
+    te_pump_later(session->shm->te);
+    loop_defer(session->shm->te->loop, &session->shm->pull_task);
+}
+
+void segment_frame(struct session *session, const struct frame *frame)
+{
+    const char *bad;
+    uint32_t number;
+    int fd;
+
+    if (frame->flags & FRAME_REPLY) {
+        if (frame->status != MC_OK) {
+            segment_refused(session, frame->request);
+            segment_changed(session);
+        }
+        return;
+    }
+    if (wire_segment_decode(frame->body, &number, &bad) != MC_OK) {
+        log_warn("transfer: peer %s: malformed %s in shm-segment", conn_name(session->conn), bad);
+        conn_abort(session->conn, MC_EPROTO);
+        return;
+    }
+    fd = segment_share(session->shm->te, number);
+    if (fd >= 0) {
+        session_send_fd(session, WIRE_FD_SEGMENT, number, fd);
+        close(fd);
+    }
+    conn_reply(session->conn, frame, fd >= 0 ? MC_OK : MC_ENOENT, slice_of(NULL, 0));
+}
