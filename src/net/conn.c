@@ -152,7 +152,10 @@ void conn_refuse(struct conn *conn, enum mc_status status, const char *text)
     struct conn_msg msg = {.type = MSG_REFUSE, .status = status};
     struct buf body;
 
-    log_info("peer %s refused: %s", conn->name, text);
+    if (status == MC_EPROTO || status == MC_EVERSION)
+        log_warn("peer %s refused: %s", conn->name, text);
+    else
+        log_info("peer %s refused: %s", conn->name, text);
     snprintf(conn->refusal, sizeof(conn->refusal), "%s", text);
     buf_init(&body, 4096);
     refuse_encode(status, text, &body);
@@ -229,6 +232,8 @@ struct conn *conn_new(struct loop *loop, const struct hello *self, const struct 
     conn->limits = *limits;
     limits_default(&conn->limits);
     conn->self = *self;
+    if (!conn->self.build[0])
+        snprintf(conn->self.build, sizeof(conn->self.build), "mooncake " NET_VERSION);
     conn->self.credits = conn->limits.credits;
     conn->self.body_max = conn->limits.body_max;
     conn->self.payload_max = conn->limits.payload_max;

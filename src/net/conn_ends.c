@@ -346,3 +346,22 @@ void raw_hello(int fd)
     raw_frame(fd, (struct frame){.type = MSG_HELLO, .body_len = (uint32_t)body.len}, body.data);
     buf_fini(&body);
 }
+
+uint16_t raw_answer(int fd, char *refusal, size_t size)
+{
+    uint8_t bytes[FRAME_HEADER_SIZE + 1024];
+    struct frame frame = {0};
+    enum mc_status status;
+    const char *bad;
+    ssize_t n = 0;
+
+    for (uint64_t end = now_ns() + WAIT_MS * NS_PER_MS; n < FRAME_HEADER_SIZE && now_ns() < end;) {
+        run_for(loop, 5);
+        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK);
+    }
+    if (n < FRAME_HEADER_SIZE || frame_decode(bytes, 1024, &frame, &bad) != MC_OK)
+        return 0;
+    if (frame.type == MSG_REFUSE)
+        refuse_decode(slice_of(bytes + FRAME_HEADER_SIZE, frame.body_len), &status, refusal, size);
+    return frame.type;
+}

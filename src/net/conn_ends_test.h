@@ -87,4 +87,7 @@ int raw_connect_again(void); /* to the same listener */
 void raw_frame(int fd, struct frame frame, const void *body);
 void raw_hello(int fd);
 
+/* Type of the first frame that comes, 0 = none; of a REFUSE the text too. */
+uint16_t raw_answer(int fd, char *refusal, size_t size);
+
 #endif

@@ -40,8 +40,11 @@ void conn_handshake_start(struct conn *conn)
 
 static void malformed(struct conn *conn, enum mc_status status, const char *field)
 {
-    log_warn("peer %s: malformed %s in the handshake: closing", conn->name, field);
-    conn_fail(conn, status);
+    char text[256];
+
+    snprintf(text, sizeof(text), "malformed %s in the handshake, here %s: run one version at both ends", field,
+        conn->self.build);
+    conn_refuse(conn, status, text);
 }
 
 /* Decode and check the peer's hello. False: the connection is closing. */

@@ -184,25 +184,6 @@ static void test_slow_handshake(void **state)
     close(fd);
 }
 
-static uint16_t first_answer(int fd, char *refusal, size_t size)
-{
-    uint8_t bytes[FRAME_HEADER_SIZE + 1024];
-    struct frame frame = {0};
-    enum mc_status status;
-    const char *bad;
-    ssize_t n = 0;
-
-    for (uint64_t end = now_ns() + WAIT_MS * NS_PER_MS; n < FRAME_HEADER_SIZE && now_ns() < end;) {
-        run_for(loop, 5);
-        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK);
-    }
-    if (n < FRAME_HEADER_SIZE || frame_decode(bytes, 1024, &frame, &bad) != MC_OK)
-        return 0;
-    if (frame.type == MSG_REFUSE)
-        refuse_decode(slice_of(bytes + FRAME_HEADER_SIZE, frame.body_len), &status, refusal, size);
-    return frame.type;
-}
-
 /* Beyond the limit: refused with the reason, then not even that; and served again when somebody has gone. */
 static void test_too_many_connections(void **state)
 {
@@ -221,19 +202,19 @@ static void test_too_many_connections(void **state)
     all -= 4;
     assert_true(run_until(loop, descriptors_are, &all, WAIT_MS));
     raw_hello(fds[0]);
-    assert_int_equal(first_answer(fds[0], why, sizeof(why)), MSG_HELLO_OK);
+    assert_int_equal(raw_answer(fds[0], why, sizeof(why)), MSG_HELLO_OK);
     fds[1] = raw_connect_again();
     all += 2;
     assert_true(run_until(loop, descriptors_are, &all, WAIT_MS));
     raw_hello(fds[3]);
-    assert_int_equal(first_answer(fds[3], why, sizeof(why)), MSG_REFUSE);
+    assert_int_equal(raw_answer(fds[3], why, sizeof(why)), MSG_REFUSE);
     assert_non_null(strstr(why, "already serving 2 connections"));
     close(fds[3]);
     all -= 2;
     assert_true(run_until(loop, descriptors_are, &all, WAIT_MS));
     raw_hello(fds[1]);
     server.ready = false; /* one recorder for two connections */
-    assert_int_equal(first_answer(fds[1], why, sizeof(why)), MSG_HELLO_OK);
+    assert_int_equal(raw_answer(fds[1], why, sizeof(why)), MSG_HELLO_OK);
     close(fds[4]);
     close(fds[0]);
     assert_true(run_until(loop, flag_is_set, &server.closed, WAIT_MS));

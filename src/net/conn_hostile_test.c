@@ -37,6 +37,68 @@ static void malformed(const void *bytes, size_t len, bool after_hello)
     close(fd);
 }
 
+/* ---- what the other end is told, and what the log says to do ---- */
+
+static char said[512];
+
+static void listen_log(void *arg, enum log_level level, const char *text)
+{
+    if (level == LOG_LEVEL_WARN)
+        snprintf(said, sizeof(said), "%s", text);
+}
+
+static void refused_first_frame(const void *bytes, size_t len, const char *both)
+{
+    char why[256] = "";
+    int fd = raw_connect();
+
+    log_capture(listen_log, NULL);
+    assert_int_equal(send(fd, bytes, len, 0), len);
+    assert_int_equal(raw_answer(fd, why, sizeof(why)), MSG_REFUSE);
+    log_capture(NULL, NULL);
+    assert_non_null(strstr(why, both));
+    assert_non_null(strstr(said, both));
+    close(fd);
+    listener_close(listener);
+    listener = NULL;
+}
+
+static void test_frame_of_another_version(void **state)
+{
+    uint8_t head[FRAME_HEADER_SIZE];
+
+    server_hello.build[0] = 0; /* as everybody's, it says the version */
+    frame_encode(&(struct frame){.type = MSG_HELLO}, head);
+    le16_put(head + 4, FRAME_VERSION + 1);
+    le32_put(head + FRAME_HEADER_SIZE - 4, crc32c(0, head, FRAME_HEADER_SIZE - 4));
+    refused_first_frame(head, sizeof(head), "frames of version 2, here (mooncake 0");
+    assert_non_null(strstr(said, "update the older one"));
+}
+
+static void test_malformed_hello(void **state)
+{
+    uint8_t head[FRAME_HEADER_SIZE];
+
+    frame_encode(&(struct frame){.type = MSG_HELLO}, head); /* without a protocol range */
+    refused_first_frame(
+        head, sizeof(head), "malformed protocol range in the handshake, here server 1: run one version");
+    head[20] ^= 1;
+    refused_first_frame(
+        head, sizeof(head), "malformed header crc in a frame header, here server 1: if both ends differ");
+}
+
+static void test_says_what_to_do(void **state)
+{
+    uint8_t head[FRAME_HEADER_SIZE];
+
+    log_capture(listen_log, NULL);
+    frame_encode(&(struct frame){.type = MSG_PING, .body_len = 0, .payload_len = 5}, head);
+    malformed(head, sizeof(head), true);
+    log_capture(NULL, NULL);
+    assert_non_null(strstr(said, "malformed payload length in a frame of type ping"));
+    assert_non_null(strstr(said, "if here (server 1) and there (client 1) differ run one version"));
+}
+
 static void test_garbage_first(void **state)
 {
     static const char http[] = "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: somebody who is lost\r\n\r\n";
@@ -140,6 +202,9 @@ static void test_peer_dies_in_the_middle(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CONN_TEST(test_frame_of_another_version),
+        CONN_TEST(test_malformed_hello),
+        CONN_TEST(test_says_what_to_do),
         CONN_TEST(test_garbage_first),
         CONN_TEST(test_garbage_later),
         CONN_TEST(test_questions_without_reading),

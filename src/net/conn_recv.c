@@ -14,6 +14,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -48,11 +49,38 @@ size_t conn_buffered(const struct conn *conn)
 
 static void protocol_error(struct conn *conn, enum mc_status status, const char *field)
 {
-    if (strcmp(field, "magic") == 0)
-        log_warn("peer %s does not speak our protocol, it may be another service's port: closing", conn->name);
+    log_warn(
+        "peer %s: malformed %s in a frame of type %s: closing; if here (%s) and there (%s) differ run one version, "
+        "else a link or memory damages bytes",
+        conn->name, field, message_name(conn->frame.type), conn->self.build, build_of(&conn->peer));
+    conn_fail(conn, status);
+}
+
+/* Of the header itself, whose fields cannot be believed: not even its type. */
+static void header_error(struct conn *conn, enum mc_status status, const char *field, const uint8_t *header)
+{
+    char text[256];
+
+    if (strcmp(field, "magic") == 0) {
+        log_warn("peer %s does not speak our protocol, it may be another service's port: closing; check the addresses "
+                 "at both ends",
+            conn->name);
+        conn_fail(conn, status);
+        return;
+    }
+    if (status == MC_EVERSION)
+        snprintf(text, sizeof(text), "frames of version %u, here (%s) they are of version %d: update the older one",
+            le16_get(header + 4), conn->self.build, FRAME_VERSION);
     else
-        log_warn(
-            "peer %s: malformed %s in a frame of type %s: closing", conn->name, field, message_name(conn->frame.type));
+        snprintf(text, sizeof(text),
+            "malformed %s in a frame header, here %s: if both ends differ run one version, else a link or memory "
+            "damages bytes",
+            field, conn->self.build);
+    if (conn->state == CONN_HANDSHAKE) {
+        conn_refuse(conn, status, text);
+        return;
+    }
+    log_warn("peer %s: %s: closing", conn->name, text);
     conn_fail(conn, status);
 }
 
@@ -273,17 +301,18 @@ static bool body_in_place(const struct conn *conn)
 static void header_complete(struct conn *conn)
 {
     bool handshake = conn->state == CONN_HANDSHAKE;
+    const uint8_t *header = conn->rx + conn->rx_at;
     const char *bad;
     enum mc_status status =
-        frame_decode(conn->rx + conn->rx_at, handshake ? HELLO_BODY_MAX : conn->limits.body_max, &conn->frame, &bad);
+        frame_decode(header, handshake ? HELLO_BODY_MAX : conn->limits.body_max, &conn->frame, &bad);
 
     conn->rx_at += FRAME_HEADER_SIZE;
-    if (status == MC_OK && conn->frame.payload_len > (handshake ? 0 : conn->limits.payload_max)) {
-        status = MC_EPROTO;
-        bad = "payload length";
-    }
     if (status != MC_OK) {
-        protocol_error(conn, status, bad);
+        header_error(conn, status, bad, header);
+        return;
+    }
+    if (conn->frame.payload_len > (handshake ? 0 : conn->limits.payload_max)) {
+        protocol_error(conn, MC_EPROTO, "payload length");
         return;
     }
     conn->frame.deadline_ns = deadline_from_wire(conn->frame.deadline_ms, loop_now_ns(conn->loop));

@@ -223,7 +223,7 @@ enum mc_status refuse_decode(struct slice body, enum mc_status *status, char *te
     return cur_status(&c);
 }
 
-static const char *build_of(const struct hello *hello)
+const char *build_of(const struct hello *hello)
 {
     return hello->build[0] ? hello->build : "unknown build";
 }
@@ -239,8 +239,8 @@ static enum mc_status check_version(
         *protocol = top;
         return MC_OK;
     }
-    buf_printf(why, "no common protocol version: here %u to %u (%s), there %u to %u (%s)", our_min, our_max,
-        build_of(ours), theirs->protocol_min, theirs->protocol_max, build_of(theirs));
+    buf_printf(why, "no common protocol version: here %u to %u (%s), there %u to %u (%s): update the older one",
+        our_min, our_max, build_of(ours), theirs->protocol_min, theirs->protocol_max, build_of(theirs));
     return MC_EVERSION;
 }
 
@@ -258,7 +258,7 @@ static enum mc_status check_identity(const struct hello *theirs, const struct he
         return MC_EREFUSED;
     }
     if (expect->roles && ((unsigned)theirs->role >= ROLES || !(expect->roles & 1u << theirs->role))) {
-        buf_printf(why, "role %s does not belong here", role_name(theirs->role));
+        buf_printf(why, "role %s does not belong here: is it the address of another process?", role_name(theirs->role));
         return MC_EREFUSED;
     }
     return MC_OK;

@@ -125,7 +125,7 @@ struct hello {
     uint32_t epoch;
     char host_id[HELLO_HOST_MAX + 1]; /* equal host id = same host (to be proved by a memfd nonce) */
     char tenant[HELLO_TENANT_MAX + 1];
-    char build[HELLO_BUILD_MAX + 1]; /* "mooncake 0.1.0", for messages */
+    char build[HELLO_BUILD_MAX + 1]; /* for messages; empty = "mooncake 0.1.0", of this build */
     uint8_t recipe[32];              /* hash-recipe fingerprint; zero = any */
     char auth_method[17];            /* "none" */
     uint16_t auth_len;
@@ -153,6 +153,9 @@ struct hello_expect {
     uint32_t roles; /* bit mask 1 << role; 0 = any */
     const char *tenant;
 };
+
+/* The build it names, or "unknown build". */
+const char *build_of(const struct hello *hello);
 
 /* Do the two fit? MC_OK and *protocol is the version to speak. Else MC_EVERSION, MC_EREFUSED (uuid, epoch, role), MC_EPERM
  * (tenant, authentication method) or MC_EMISMATCH (recipe), with `why` naming both sides' values. */

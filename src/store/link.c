@@ -67,7 +67,6 @@ void store_hello(struct hello *self, enum hello_role role, const uint8_t uuid[16
     memcpy(self->uuid, uuid, UUID_SIZE);
     if (host_id)
         strncpy(self->host_id, host_id, HELLO_HOST_MAX);
-    strcpy(self->build, "mooncake");
 }
 
 /* ---- dialled ---- */
