@@ -25,7 +25,8 @@
     X(TE_WRITE, 0x0103, "te-write")       /* store this payload in these ranges of your regions */                     \
     X(SHM_PROOF, 0x0110, "shm-proof")     /* the nonce of the page you passed, and whether I can read your memory */   \
     X(SHM_SEGMENT, 0x0111, "shm-segment") /* pass me the descriptor of that segment */                                 \
-    X(SHM_PULL, 0x0112, "shm-pull")       /* copy from my memory into these ranges of your regions */
+    X(SHM_PULL, 0x0112, "shm-pull")       /* copy from my memory into these ranges of your regions */                  \
+    X(SHM_GONE, 0x0113, "shm-gone")       /* that segment of mine was freed: unmap it */
 /* append above this line: 0x01xx, src/transfer */
 
 #define MESSAGES_NODE(X)                                                                                               \

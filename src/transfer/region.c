@@ -360,6 +360,8 @@ void mc_te_free(struct mc_te *te, void *addr)
         return;
     region_remove(te, segment->region);
     segment_unplace(te, segment);
+    if (te->shm)
+        shm_segment_gone(te->shm, segment->number);
     /* Peers may keep it mapped for a while: give the pages back at once. */
     (void)fallocate(segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)segment->len);
     segment_destroy(segment);

@@ -53,7 +53,7 @@ struct wire_proof {
 void wire_proof_encode(const struct wire_proof *in, struct buf *body);
 enum mc_status wire_proof_decode(struct slice body, struct wire_proof *out, const char **bad);
 
-/* SHM_SEGMENT: pass me the descriptor of that segment. */
+/* SHM_SEGMENT: pass me the descriptor of that segment. SHM_GONE: mine of that number was freed. */
 void wire_segment_encode(uint32_t number, struct buf *body);
 enum mc_status wire_segment_decode(struct slice body, uint32_t *number, const char **bad);
 

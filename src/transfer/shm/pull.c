@@ -228,22 +228,9 @@ static enum mc_status pull_piece(
     return status;
 }
 
-/* Go on with one request until it ended, waits for its segment, or the turn is over. True: it ended. */
-static bool pull_step(struct session *session, struct pull *pull, size_t *budget)
+/* Its pieces, until it ended or the turn is over. True: it ended. */
+static bool pull_pieces(struct session *session, struct pull *pull, const struct mapping *mapping, size_t *budget)
 {
-    const struct mapping *mapping = NULL;
-
-    if (pull->request.segment) {
-        enum mapping_state state = session_segment(session, pull->request.segment);
-
-        if (state == MAPPING_ASKED)
-            return false;
-        if (state == MAPPING_REFUSED) {
-            pull_end(session, pull, MC_ENOENT);
-            return true;
-        }
-        mapping = session_mapping(session, pull->request.segment);
-    }
     while (*budget > 0) {
         uint32_t left = pull->ranges[pull->at].len - pull->done, len = left < SHM_PIECE ? left : SHM_PIECE;
         enum mc_status status = pull_piece(session, pull, mapping, len);
@@ -262,6 +249,25 @@ static bool pull_step(struct session *session, struct pull *pull, size_t *budget
         }
     }
     return false;
+}
+
+/* Go on with one request until it ended, waits for its segment, or the turn is over. True: it ended. */
+static bool pull_step(struct session *session, struct pull *pull, size_t *budget)
+{
+    struct mapping *mapping;
+    bool ended;
+
+    if (!pull->request.segment)
+        return pull_pieces(session, pull, NULL, budget);
+    switch (session_segment(session, pull->request.segment)) {
+    case MAPPING_ASKED: return false;
+    case MAPPING_REFUSED: pull_end(session, pull, MC_ENOENT); return true;
+    case MAPPING_READY: break;
+    }
+    mapping = session_mapping(session, pull->request.segment);
+    ended = pull_pieces(session, pull, mapping, budget);
+    mapping_put(mapping);
+    return ended;
 }
 
 void pull_run(struct loop *loop, struct loop_task *task)

@@ -21,7 +21,7 @@ struct reader {
     bool want_crc;
     uint64_t deadline_ns;
     uint32_t segment; /* of `mapping`, looked up last */
-    const struct mapping *mapping;
+    struct mapping *mapping;
 };
 
 enum mc_status copy_by_call(
@@ -54,6 +54,7 @@ static enum mc_status piece_from_map(struct reader *r, struct part *part, uint32
     const uint8_t *from;
 
     if (!r->mapping || r->segment != part->segment) {
+        mapping_put(r->mapping);
         r->mapping = session_mapping(r->session, part->segment);
         r->segment = part->segment;
     }
@@ -135,6 +136,7 @@ static enum mc_status xfer_read(struct session *session, enum mc_path path, stru
 
     for (uint32_t i = 0; status == MC_OK && i < xfer->part_count; i++)
         status = part_read(&r, &xfer->parts[i]);
+    mapping_put(r.mapping);
     if (status == MC_OK)
         status = still_theirs(&r);
     if (status == MC_OK)
@@ -144,18 +146,19 @@ static enum mc_status xfer_read(struct session *session, enum mc_path path, stru
 
 /* ---- choosing, on the loop ---- */
 
-/* Every segment that the parts lie in. */
+/* Every segment that the parts lie in. One whose region is gone needs none: reading it says so. */
 static enum transport_fit segments_fit(struct session *session, const struct xfer *xfer)
 {
     enum transport_fit fit = FIT_YES;
     uint32_t last = 0;
 
     for (uint32_t i = 0; i < xfer->part_count; i++) {
+        const struct part *part = &xfer->parts[i];
         enum mapping_state state;
 
-        if (xfer->parts[i].segment == last)
+        if (part->segment == last || !grant_alive(page_grant(session->page, part->region), part->region))
             continue;
-        last = xfer->parts[i].segment;
+        last = part->segment;
         state = session_segment(session, last);
         if (state == MAPPING_REFUSED)
             return FIT_NO;
@@ -254,9 +257,15 @@ static bool mapped_all(struct session *session, const struct xfer *xfer)
     uint32_t last = 0;
 
     for (uint32_t i = 0; i < xfer->part_count; i++) {
-        if (xfer->parts[i].segment != last && !session_mapping(session, xfer->parts[i].segment))
-            return false;
+        struct mapping *mapping;
+
+        if (xfer->parts[i].segment == last)
+            continue;
         last = xfer->parts[i].segment;
+        mapping = session_mapping(session, last);
+        if (!mapping)
+            return false;
+        mapping_put(mapping);
     }
     return true;
 }
@@ -328,7 +337,9 @@ bool shm_read_inline(struct shm *shm, struct mc_batch *batch)
 bool shm_path_usable(struct mc_peer *peer, enum mc_path path, const struct te_key *key)
 {
     struct session *session = session_get(peer);
-    bool usable = session && (path == MC_PATH_SHM_MEMFD ? key->kind == TE_KIND_MEMFD : session->can_read);
+    bool usable =
+        session && (path == MC_PATH_SHM_MEMFD ? key->kind == TE_KIND_MEMFD && !session_refused(session, key->segment)
+                                              : session->can_read);
 
     session_put(session);
     return usable;
@@ -345,11 +356,18 @@ static enum mc_status touch(struct mc_peer *peer, const struct mc_region_key *ke
     return mc_transfer_sync(peer, &op, 1, peer->timeout_ms ? peer->timeout_ms : 2000);
 }
 
+static void view_free(struct view *view)
+{
+    mapping_put(view->mapping);
+    session_put(view->session);
+    free(view);
+}
+
 enum mc_status mc_peer_map(
     struct mc_peer *peer, const struct mc_region_key *key, uint64_t offset, uint64_t len, const void **addr)
 {
     struct shm *shm = peer->te->shm;
-    const struct mapping *mapping;
+    struct mapping *mapping;
     struct view *view;
     struct te_key in;
     enum mc_status status;
@@ -366,9 +384,9 @@ enum mc_status mc_peer_map(
         return MC_ENOMEM;
     view->session = session_get(peer);
     mapping = view->session ? session_mapping(view->session, in.segment) : NULL;
+    view->mapping = mapping;
     if (!mapping || in.base + offset + len > mapping->len) {
-        session_put(view->session);
-        free(view);
+        view_free(view);
         return MC_ENOSUP;
     }
     view->peer = peer;
@@ -406,16 +424,13 @@ void mc_peer_unmap(struct mc_peer *peer, const void *addr)
 
     assert(!addr || view);
     if (view)
-        session_put(view->session);
-    free(view);
+        view_free(view);
 }
 
 void shm_unmap_all(struct mc_peer *peer)
 {
     struct view *view;
 
-    while (peer->te->shm && (view = view_take(peer->te->shm, peer, NULL)) != NULL) {
-        session_put(view->session);
-        free(view);
-    }
+    while (peer->te->shm && (view = view_take(peer->te->shm, peer, NULL)) != NULL)
+        view_free(view);
 }

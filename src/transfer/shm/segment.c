@@ -1,7 +1,10 @@
-/* segment.c - the segments of a session's far end: asked for when first needed, mapped when they come; and ours, passed on.
+/* segment.c - the segments of a session's far end: asked for when first needed, mapped when they come, unmapped when they were
+ * freed and the last reader has let go; and ours, passed on.
  *
- *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason */
+ *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason
+ *                                  <------ SHM_GONE(number)      later */
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -18,7 +21,19 @@ static struct mapping *mapping_find(struct session *session, uint32_t number)
     return NULL;
 }
 
-const struct mapping *session_mapping(struct session *session, uint32_t number)
+bool session_refused(struct session *session, uint32_t number)
+{
+    const struct mapping *mapping;
+    bool refused;
+
+    pthread_mutex_lock(&session->shm->lock);
+    mapping = mapping_find(session, number);
+    refused = mapping && mapping->state == MAPPING_REFUSED;
+    pthread_mutex_unlock(&session->shm->lock);
+    return refused;
+}
+
+struct mapping *session_mapping(struct session *session, uint32_t number)
 {
     struct mapping *mapping;
 
@@ -26,8 +41,46 @@ const struct mapping *session_mapping(struct session *session, uint32_t number)
     mapping = mapping_find(session, number);
     if (mapping && mapping->state != MAPPING_READY)
         mapping = NULL;
+    if (mapping)
+        atomic_fetch_add(&mapping->refs, 1);
     pthread_mutex_unlock(&session->shm->lock);
     return mapping;
+}
+
+void mapping_put(struct mapping *mapping)
+{
+    if (!mapping || atomic_fetch_sub(&mapping->refs, 1) > 1)
+        return;
+    if (mapping->addr)
+        munmap((void *)(uintptr_t)mapping->addr, mapping->len);
+    if (mapping->fd >= 0)
+        close(mapping->fd);
+    free(mapping);
+}
+
+static void mapping_drop(struct session *session, struct mapping *mapping)
+{
+    pthread_mutex_lock(&session->shm->lock);
+    list_del(&mapping->link);
+    pthread_mutex_unlock(&session->shm->lock);
+    session->mapping_count--;
+    mapping_put(mapping);
+}
+
+/* Segments that were refused are remembered until their place is needed. */
+static bool mapping_has_room(struct session *session)
+{
+    if (session->mapping_count < MAPPINGS_MAX)
+        return true;
+    list_for_each (it, &session->mappings) {
+        struct mapping *mapping = list_entry(it, struct mapping, link);
+
+        if (mapping->state == MAPPING_REFUSED) {
+            mapping_drop(session, mapping);
+            return true;
+        }
+    }
+    return false;
 }
 
 static enum mc_status segment_ask(struct session *session, uint32_t number)
@@ -55,7 +108,7 @@ enum mapping_state session_segment(struct session *session, uint32_t number)
 
     if (mapping)
         return mapping->state;
-    if (session->mapping_count >= MAPPINGS_MAX)
+    if (!mapping_has_room(session))
         return MAPPING_REFUSED;
     mapping = calloc(1, sizeof(*mapping));
     if (!mapping)
@@ -67,6 +120,7 @@ enum mapping_state session_segment(struct session *session, uint32_t number)
     }
     mapping->number = number;
     mapping->fd = -1;
+    atomic_store(&mapping->refs, 1);
     session->mapping_count++;
     pthread_mutex_lock(&session->shm->lock);
     list_push_back(&session->mappings, &mapping->link);
@@ -139,4 +193,53 @@ void segment_frame(struct session *session, const struct frame *frame)
         close(fd);
     }
     conn_reply(session->conn, frame, fd >= 0 ? MC_OK : MC_ENOENT, slice_of(NULL, 0));
+}
+
+/* ---- freed ---- */
+
+void segment_gone_frame(struct session *session, const struct frame *frame)
+{
+    struct mapping *mapping;
+    const char *bad;
+    uint32_t number;
+
+    if (wire_segment_decode(frame->body, &number, &bad) != MC_OK) {
+        log_warn("transfer: peer %s: malformed %s in shm-gone", conn_name(session->conn), bad);
+        conn_abort(session->conn, MC_EPROTO);
+        return;
+    }
+    mapping = mapping_find(session, number);
+    if (mapping && mapping->state != MAPPING_ASKED) /* one that is asked for is answered first */
+        mapping_drop(session, mapping);
+}
+
+struct gone {
+    struct shm *shm;
+    uint32_t number;
+};
+
+/* A peer that does not take it now keeps an empty mapping until its session ends. */
+static void tell_gone(struct loop *loop, void *arg)
+{
+    const struct gone *gone = arg;
+    struct conn_msg msg = {.type = MSG_SHM_GONE};
+    struct buf body;
+
+    buf_init(&body, 64);
+    wire_segment_encode(gone->number, &body);
+    msg.body = buf_slice(&body);
+    list_for_each (it, &gone->shm->sessions) {
+        const struct session *session = list_entry(it, struct session, link);
+
+        if (buf_status(&body) == MC_OK && atomic_load(&session->up))
+            (void)conn_send(session->conn, &msg);
+    }
+    buf_fini(&body);
+}
+
+void shm_segment_gone(struct shm *shm, uint32_t number)
+{
+    struct gone gone = {shm, number};
+
+    loop_call(shm->te->loop, tell_gone, &gone);
 }

@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -64,12 +63,8 @@ static void session_free(struct session *session)
     while (!list_empty(&session->mappings)) {
         struct mapping *mapping = list_first(&session->mappings, struct mapping, link);
 
-        if (mapping->addr)
-            munmap((void *)(uintptr_t)mapping->addr, mapping->len);
-        if (mapping->fd >= 0)
-            close(mapping->fd);
         list_del(&mapping->link);
-        free(mapping);
+        mapping_put(mapping);
     }
     page_unmap(session->page);
     close(session->fd);
@@ -294,6 +289,7 @@ static void on_frame(struct conn *conn, const struct frame *frame)
         else
             pull_frame(session, frame);
         break;
+    case MSG_SHM_GONE: segment_gone_frame(session, frame); break;
     case MSG_CANCEL: break; /* the token says it */
     default: conn_reply_unknown(conn, frame);
     }

@@ -30,6 +30,9 @@ void shm_withdraw(struct shm *shm, uint64_t id);
 /* Until no peer is copying from that row any more; at most 50 ms. Any thread. */
 void shm_wait_readers(struct shm *shm, uint64_t id);
 
+/* A segment of ours was freed: whoever has it mapped is told to let go. Any thread. */
+void shm_segment_gone(struct shm *shm, uint32_t number);
+
 /* A link of the peer is up, and its engine listens at that Unix path ("" = it does not). With `dial` it is ours to connect. */
 void shm_peer_offers(struct mc_peer *peer, const struct hello *hello, const char *path, bool dial);
 

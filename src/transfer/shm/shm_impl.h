@@ -56,6 +56,7 @@ enum mapping_state { MAPPING_ASKED, MAPPING_READY, MAPPING_REFUSED };
 
 struct mapping {
     struct list link;
+    _Atomic unsigned refs; /* one of the session's list, one of each reader and view */
     uint32_t number;
     enum mapping_state state;
     int fd;
@@ -68,6 +69,7 @@ struct view {
     struct list link; /* shm->views */
     struct mc_peer *peer;
     struct session *session;
+    struct mapping *mapping;
     const uint8_t *addr;
 };
 
@@ -166,13 +168,18 @@ void session_send_fd(struct session *session, enum wire_fd kind, uint32_t number
 /* segment.c: what came for it; then segment_changed(): what waited for a segment, or for room to ask for one, goes on. */
 void segment_came(struct session *session, uint32_t number, int fd);
 void segment_frame(struct session *session, const struct frame *frame);
+void segment_gone_frame(struct session *session, const struct frame *frame);
 void segment_changed(struct session *session);
 
 /* The peer's segment: ready, asked for now, or refused. Loop. */
 enum mapping_state session_segment(struct session *session, uint32_t number);
 
-/* NULL: not ready. Any thread; stays while the session is held. */
-const struct mapping *session_mapping(struct session *session, uint32_t number);
+/* Was it asked for, and refused? Any thread. */
+bool session_refused(struct session *session, uint32_t number);
+
+/* NULL: not ready. Any thread, while the session is held; mapping_put() afterwards. */
+struct mapping *session_mapping(struct session *session, uint32_t number);
+void mapping_put(struct mapping *mapping); /* NULL is fine */
 
 /* pull.c */
 enum mc_status pull_submit(struct session *session, enum mc_path path, struct xfer *xfer);

@@ -304,6 +304,86 @@ static void views(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* ---- segments that come and go ---- */
+
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* A peer lets go of what was freed: neither descriptors nor address space pile up with the allocations of a long life. */
+static void freed_segments(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir, .transport = "shm-memfd"};
+    uint64_t until = deadline_after_ms(now_ns(), 20000);
+    struct mc_te *a, *b;
+    struct mc_peer *peer;
+    unsigned before = 0;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &a), MC_OK);
+    assert_int_equal(mc_te_create(&opts, &b), MC_OK);
+    assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
+    for (int i = 0; i < 100; i++) {
+        struct mc_region_key key;
+        char byte = 0;
+        struct mc_op op = {.opcode = MC_READ, .local = &byte, .len = 1};
+        const void *view;
+        char *addr;
+
+        assert_int_equal(mc_te_alloc(a, 4096, MC_REGION_READ, (void **)&addr, &key), MC_OK);
+        addr[0] = 'x';
+        op.region = key;
+        assert_int_equal(mc_transfer_sync(peer, &op, 1, 5000), MC_OK);
+        assert_int_equal(byte, 'x');
+        assert_int_equal(mc_peer_map(peer, &key, 0, 1, &view), MC_OK);
+        mc_te_free(a, addr);
+        assert_true(*(const volatile char *)view == 0 || *(const volatile char *)view == 'x'); /* still mapped */
+        mc_peer_unmap(peer, view);
+        assert_int_equal(mc_transfer_sync(peer, &op, 1, 5000), MC_ENOENT);
+        if (i == 0)
+            before = descriptors();
+    }
+    while (descriptors() > before && now_ns() < until)
+        usleep(1000);
+    assert_true(descriptors() <= before);
+    mc_te_destroy(b);
+    mc_te_destroy(a);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+/* A key that names a segment which its owner does not pass: auto goes another way, and the path says which. */
+static void refused_segment(void **state)
+{
+    char dir[] = "/tmp/mc-shm-XXXXXX";
+    struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
+    struct mc_op op = {.opcode = MC_READ, .local = &(char){0}, .len = 1};
+    struct mc_te *a, *b;
+    struct mc_peer *peer;
+    struct te_key in;
+    void *addr;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(mc_te_create(&opts, &a), MC_OK);
+    assert_int_equal(mc_te_create(&opts, &b), MC_OK);
+    assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
+    assert_int_equal(mc_te_alloc(a, 4096, MC_REGION_READ, &addr, &op.region), MC_OK);
+    assert_int_equal(te_key_decode(&op.region, &in, NULL), MC_OK);
+    in.segment += 1000;
+    te_key_encode(&in, &op.region);
+    assert_int_equal(mc_peer_path(peer, &op.region), MC_PATH_SHM_MEMFD);
+    assert_int_equal(mc_transfer_sync(peer, &op, 1, 5000), MC_OK);
+    assert_int_not_equal(mc_peer_path(peer, &op.region), MC_PATH_SHM_MEMFD);
+    mc_te_destroy(b);
+    mc_te_destroy(a);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -314,6 +394,8 @@ int main(void)
         cmocka_unit_test(no_descriptors),
         cmocka_unit_test(other_host),
         cmocka_unit_test(views),
+        cmocka_unit_test(freed_segments),
+        cmocka_unit_test(refused_segment),
     };
 
     return cmocka_run_group_tests_name("shm", tests, NULL, NULL);
