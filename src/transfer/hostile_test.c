@@ -169,7 +169,7 @@ static void villain_stop(struct villain *v)
 
 static void wait_for(_Atomic int *flag)
 {
-    uint64_t end = now_ns() + 5 * NS_PER_S;
+    uint64_t end = now_ns() + 20 * NS_PER_S;
 
     while (!atomic_load(flag) && now_ns() < end)
         usleep(500);
@@ -196,7 +196,7 @@ static enum mc_status against(enum trick trick, enum mc_opcode opcode, uint8_t f
     struct villain *v = villain_start(trick);
     uint8_t *local = malloc(LEN);
     struct mc_op op = {.opcode = opcode, .local = local, .len = LEN, .region = forged(6)};
-    struct mc_peer_opts peer_opts = {.size = sizeof(peer_opts), .timeout_ms = 500};
+    struct mc_peer_opts peer_opts = {.size = sizeof(peer_opts), .timeout_ms = 5000};
     struct mc_peer *peer;
     struct mc_te *te;
     enum mc_status status;
@@ -206,7 +206,7 @@ static enum mc_status against(enum trick trick, enum mc_opcode opcode, uint8_t f
     assert_int_equal(mc_te_create(&opts, &te), MC_OK);
     status = mc_peer_open(te, v->address, &peer_opts, &peer);
     if (status == MC_OK) {
-        status = mc_transfer_sync(peer, &op, 1, 300);
+        status = mc_transfer_sync(peer, &op, 1, trick == TWICE ? 5000 : 300);
         wait_for(&v->closed); /* the engine has cut it */
         mc_peer_close(peer);
     }
@@ -312,7 +312,7 @@ static void villain_resume(struct loop *loop, void *arg)
 /* Connects, asks, and says whether it was cut off; with `honest` an answer is expected instead. */
 static void ask(struct question *q, struct mc_te *te, bool honest)
 {
-    uint64_t warned = log_count(LOG_LEVEL_WARN), end = now_ns() + 5 * NS_PER_S;
+    uint64_t warned = log_count(LOG_LEVEL_WARN), end = now_ns() + 20 * NS_PER_S;
 
     q->v = villain_start(OK_TO_READ);
     q->address = mc_te_address(te);
@@ -407,7 +407,7 @@ static void silent_peer(void **state)
         assert_int_equal(mc_transfer_submit(lookup.peer, writes[b], SIZE / LEN, 100, NULL, NULL, &batches[b]), MC_OK);
     }
     for (int b = 0; b < BATCHES; b++) {
-        enum mc_status status = mc_batch_wait(batches[b], 2000);
+        enum mc_status status = mc_batch_wait(batches[b], 20000);
 
         assert_true(status == MC_ETIMEDOUT || status == MC_EPEERDOWN);
         mc_batch_free(batches[b]);

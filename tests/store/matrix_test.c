@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/stopwatch_test.h"
 #include "content.h"
 #include "harness.h"
 #include "mooncake/transfer.h"
@@ -254,12 +255,12 @@ static void round_with_node(struct setup *s, bool put, pid_t victim)
     while (!failed && now_ns() - begun < after_us * NS_PER_US + CALLS_MS * NS_PER_MS) {
         if (put)
             fill(s->memory.addr, LEN, next_number);
-        uint64_t start = now_ns();
+        struct stopwatch watch = stopwatch_start(0);
         uint64_t number = put ? next_number++ : rng_below(&rng, KEYS), len;
         struct mc_key key = block(number);
         enum mc_status status = put ? mc_store_put(s->store, &key, s->memory.addr, LEN, NULL, DEADLINE_MS)
                                     : mc_store_get(s->store, &key, s->memory.addr, LEN, &len, DEADLINE_MS);
-        uint64_t took = now_ns() - start;
+        uint64_t took = stopwatch_ms(&watch, NULL);
         DEMAND(put || status != MC_OK || filled(s->memory.addr, LEN, number), "%s: wrong bytes\n", s->lane->name);
         harness_refill(&s->memory);
         if (took > longest)
@@ -269,8 +270,8 @@ static void round_with_node(struct setup *s, bool put, pid_t victim)
     harness_stop_join(&stopper);
     harness_continue(victim);
     DEMAND(harness_watch(&s->memory, 1, watch_ms), "%s: late write\n", s->lane->name);
-    DEMAND((double)longest <= ((double)DEADLINE_MS + SLACK_MS * crowd()) * 1e6, "%s %s: a call took %.1f ms\n",
-        s->lane->name, put ? "put" : "get", (double)longest / 1e6);
+    DEMAND((double)longest <= (double)DEADLINE_MS + SLACK_MS * crowd(), "%s %s: a call took %llu ms\n", s->lane->name,
+        put ? "put" : "get", (unsigned long long)longest);
     if (put)
         judge_objects(s, first, next_number - first);
 }

@@ -2,7 +2,6 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -297,59 +296,6 @@ void harness_stop_join(struct stopper *stopper)
 void harness_continue(pid_t pid)
 {
     kill(pid, SIGCONT);
-}
-
-/* ---- a busy machine ---- */
-
-static bool file_line(const char *path, char *line, int size)
-{
-    FILE *file = fopen(path, "re");
-    bool got = file && fgets(line, size, file);
-
-    if (file)
-        fclose(file);
-    return got;
-}
-
-/* /proc/PID/task/TID/schedstat: "ran waited slices", in ns. */
-static uint64_t threads_waited(const char *dir)
-{
-    DIR *list = opendir(dir);
-    struct dirent *entry;
-    uint64_t sum = 0;
-
-    while (list && (entry = readdir(list)) != NULL) {
-        unsigned long long ran, waited;
-        char path[320], line[128];
-
-        if (entry->d_name[0] != '.' &&
-            snprintf(path, sizeof(path), "%s/%s/schedstat", dir, entry->d_name) < (int)sizeof(path) &&
-            file_line(path, line, sizeof(line)) && sscanf(line, "%llu %llu", &ran, &waited) == 2)
-            sum += waited;
-    }
-    if (list)
-        closedir(list);
-    return sum;
-}
-
-/* The eighth number of the first line of /proc/stat, in ticks of all processors. */
-static uint64_t stolen(void)
-{
-    unsigned long long ticks = 0;
-    char line[256];
-
-    if (!file_line("/proc/stat", line, sizeof(line)) ||
-        sscanf(line, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) != 1)
-        return 0;
-    return ticks * NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
-}
-
-uint64_t harness_waited_ns(pid_t pid)
-{
-    char dir[64];
-
-    snprintf(dir, sizeof(dir), "/proc/%d/task", (int)(pid ? pid : getpid()));
-    return threads_waited(dir) + stolen();
 }
 
 /* ---- watching ---- */

@@ -4,7 +4,6 @@
  *     struct relay relay;        harness_relay_start(&relay, argv0, address)  a TCP relay in a process of its own: SIGSTOP = black hole
  *     struct stopper stopper;    harness_stop_after(&stopper, pid, us)        SIGSTOP at a random point, from a thread
  *     struct watch watch[2];     harness_watch(watch, 2, ms)                  not one byte may change
- *     harness_waited_ns(pid)                                                   how long its threads were kept from a processor
  *
  * A program that uses it calls harness_role() first in main(): in the second process that runs the role and does not return.
  * Failures of the harness itself end the program with a message: a test that cannot be set up has failed.
@@ -67,13 +66,6 @@ struct stopper {
 void harness_stop_after(struct stopper *stopper, pid_t pid, uint32_t after_us);
 void harness_stop_join(struct stopper *stopper);
 void harness_continue(pid_t pid);
-
-/* ---- a busy machine ---- */
-
-/* How long the threads of a process (0: this one) have been ready to run and had no processor, and what this machine's host has kept
- * from all of them. A bound of the product holds for time in which it could run: the difference over a call is taken off what the
- * call took. 0 where the kernel does not count. */
-uint64_t harness_waited_ns(pid_t pid);
 
 /* ---- watching ---- */
 

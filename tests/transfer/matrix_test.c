@@ -26,6 +26,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/stopwatch_test.h"
 #include "harness.h"
 #include "transfer/te.h"
 
@@ -147,35 +148,6 @@ static void stage_close(struct stage *s)
         harness_far_end(&s->relay.far);
 }
 
-/* Time that counts against a bound, since it was begun. */
-struct stopwatch {
-    pid_t also; /* whose waiting is taken off too; 0: only ours */
-    uint64_t start_ns, waited_ns;
-};
-
-static uint64_t waited(const struct stopwatch *watch)
-{
-    return harness_waited_ns(0) + (watch->also ? harness_waited_ns(watch->also) : 0);
-}
-
-static struct stopwatch stopwatch_start(pid_t also)
-{
-    struct stopwatch watch = {.also = also};
-
-    watch.waited_ns = waited(&watch);
-    watch.start_ns = now_ns();
-    return watch;
-}
-
-static uint64_t stopwatch_ms(const struct stopwatch *watch, uint64_t *raw_ms)
-{
-    uint64_t took = now_ns() - watch->start_ns, now = waited(watch);
-    uint64_t off = now > watch->waited_ns ? now - watch->waited_ns : 0; /* a thread that ended takes its count along */
-
-    *raw_ms = took / NS_PER_MS;
-    return (took > off ? took - off : 0) / NS_PER_MS;
-}
-
 static void keep_worst(uint64_t *worst, uint64_t ms, uint64_t deadline_ms)
 {
     if (ms > deadline_ms && ms - deadline_ms > *worst)
@@ -213,9 +185,8 @@ static enum mc_status move_until_stopped(struct stage *s, enum mc_opcode opcode,
 static bool works_again(struct stage *s, enum mc_opcode opcode)
 {
     struct stopwatch watch = stopwatch_start(s->relayed ? s->relay.far.pid : s->far.pid);
-    uint64_t raw_ms;
 
-    while (stopwatch_ms(&watch, &raw_ms) < AGAIN_MS)
+    while (stopwatch_ms(&watch, NULL) < AGAIN_MS)
         if (move(s, opcode, 500) == MC_OK)
             return memcmp(s->here.addr, s->there.addr, LEN) == 0;
     return false;
