@@ -114,7 +114,7 @@ static void on_close(struct conn *conn, enum mc_status status)
     snprintf(side->refusal, sizeof(side->refusal), "%s", conn_refusal(conn));
 }
 
-static const struct conn_ops ops = {
+const struct conn_ops ends_ops = {
     .on_ready = on_ready,
     .on_frame = on_frame,
     .payload_dst = payload_dst,
@@ -143,8 +143,8 @@ int ends_setup(void **state)
     client_hello = (struct hello){.role = ROLE_CLIENT, .features = 6, .host_id = "host-b", .build = "client 1"};
     memset(server_hello.uuid, 0xaa, UUID_SIZE);
     server_hello.features = 3;
-    listen_opts = (struct listener_opts){.self = &server_hello, .ops = &ops, .user = &server};
-    dial_opts = (struct conn_opts){.self = &client_hello, .ops = &ops, .user = &client};
+    listen_opts = (struct listener_opts){.self = &server_hello, .ops = &ends_ops, .user = &server};
+    dial_opts = (struct conn_opts){.self = &client_hello, .ops = &ends_ops, .user = &client};
     server.echo = true;
     loop = loop_create("test");
     assert_non_null(loop);

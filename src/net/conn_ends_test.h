@@ -51,6 +51,8 @@ extern struct listener_opts listen_opts;
 extern struct conn_opts dial_opts;
 extern char dir[64];
 
+extern const struct conn_ops ends_ops; /* what both sides have */
+
 int ends_setup(void **state);
 int ends_teardown(void **state);
 #define CONN_TEST(name) cmocka_unit_test_setup_teardown(name, ends_setup, ends_teardown)

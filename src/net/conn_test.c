@@ -132,6 +132,45 @@ static void test_drop_queued(void **state)
     exchange(4);
 }
 
+/* ---- being stopped ---- */
+
+static struct conn *blocked; /* the one that held up the loop */
+
+static void block_once(struct conn *conn, const struct frame *frame)
+{
+    if (blocked)
+        return;
+    blocked = conn;
+    usleep(LOOP_GAP_NS / NS_PER_US + 50000);
+}
+
+static void cut_the_other(struct loop *l, struct loop_gap *gap, uint64_t gap_ns)
+{
+    struct conn *other = blocked == client.conn ? server.conn : client.conn;
+
+    if (blocked && other)
+        conn_abort(other, MC_ECANCELED);
+}
+
+/* Both sides have something to read in one turn. The first takes so long that watchers run before the second, and cut it. */
+static void test_cut_in_front_of_its_own_callback(void **state)
+{
+    struct conn_ops slow = ends_ops;
+    struct conn_msg msg = {.type = 0x7001};
+    struct loop_gap gap = {.fn = cut_the_other};
+
+    slow.on_frame = block_once;
+    listen_opts.ops = dial_opts.ops = &slow;
+    open_tcp();
+    blocked = NULL;
+    loop_gap_watch(loop, &gap);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_int_equal(conn_send(server.conn, &msg), MC_OK);
+    assert_true(run_until(loop, both_closed, NULL, WAIT_MS));
+    assert_true(client.status == MC_ECANCELED || server.status == MC_ECANCELED);
+    loop_gap_unwatch(loop, &gap);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +182,7 @@ int main(void)
         CONN_TEST(test_too_big),
         CONN_TEST(test_credits),
         CONN_TEST(test_drop_queued),
+        CONN_TEST(test_cut_in_front_of_its_own_callback),
     };
 
     return cmocka_run_group_tests_name("conn test new.c", tests, NULL, NULL);
