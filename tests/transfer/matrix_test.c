@@ -1,12 +1,14 @@
 /* matrix_test.c - deadlines and late writes of raw reads and writes.
  *
- * Goal: {tcp, shm-memfd, shm-vm, fault} x {read, write} x {peer stopped, black hole}: every call returns by its deadline + 50 ms;
- * whatever it said, both ends belong to their users again: refilled at once, not one byte changes for 0.5 s after the
- * peer goes on; and then transfers work again. Also: a killed peer is an error within 100 ms, a restarted one works.
+ * Goal: {tcp, shm-memfd, shm-vm, fault} x {read, write} x {peer stopped, caller stopped, black hole}: every call returns by its
+ * deadline + 50 ms, or 50 ms after it goes on; whatever it said, both ends belong to their users again: refilled at once, not one
+ * byte changes for 0.5 s after the stopped one goes on; and then transfers work again. Also: a killed peer is an error within
+ * 100 ms, a restarted one works.
  *
  * Method: the peer is a second process, its memory a memfd that we map too, so that we can refill and watch it while its owner is
  * stopped. Transfers of 8 MiB run one after the other; at a random moment the peer (or a TCP relay on the way) is stopped. The first
- * transfer that fails ends the round. Same-host reads need no help of the owner and go on: their rounds end after 400 ms.
+ * transfer that fails ends the round. Same-host reads need no help of the owner and go on: their rounds end after 400 ms. When it is
+ * the caller that is stopped, the second process calls, refills and watches, and says in shared memory how it fares.
  *
  * A busy machine. The bounds are the product's, in time in which it had a processor: what the kernel says its threads waited for one
  * is taken off. Both are printed.
@@ -14,7 +16,9 @@
  *     matrix_test [rounds per cell, default 3] [watch ms, default 500] [seed] */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,32 +60,98 @@ static char run_dir[] = "/tmp/mc-matrix-XXXXXX";
 
 /* ---- the peer ---- */
 
+/* Behind the peer's memory. Written by the caller, read by us. */
+struct fares {
+    _Atomic uint32_t in_call, calls, ok, late_writes;
+};
+#define FARES_LEN 4096
+
+static struct fares *fares_of(uint8_t *memory)
+{
+    return (struct fares *)(void *)(memory + LEN);
+}
+
+/* An engine and memory of a memfd, so that others can refill and watch it: allocated by the engine, or ("plain") only registered. */
+static struct mc_te *engine_with_memory(
+    const char *transport, bool memfd, const char *dir, const char *listen, struct te_memory *memory)
+{
+    struct mc_te_opts opts = {.size = sizeof(opts), .transport = transport, .run_dir = dir, .listen = listen};
+    enum { FLAGS = MC_REGION_READ | MC_REGION_WRITE, ALL = LEN + FARES_LEN };
+    struct mc_te *te;
+
+    if (mc_te_create(&opts, &te) != MC_OK)
+        return NULL;
+    if (memfd)
+        return te_alloc(te, ALL, FLAGS, memory) == MC_OK ? te : NULL;
+    *memory = (struct te_memory){.fd = memfd_create("peer", MFD_CLOEXEC)};
+    if (memory->fd < 0 || ftruncate(memory->fd, ALL) != 0)
+        return NULL;
+    memory->addr = mmap(NULL, ALL, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd, 0);
+    return mc_te_register(te, memory->addr, LEN, FLAGS, &memory->key) == MC_OK ? te : NULL;
+}
+
 static int peer_run(int argc, char **argv)
 {
-    bool memfd = strcmp(argv[1], "memfd") == 0;
-    struct mc_te_opts opts = {
-        .size = sizeof(opts), .transport = argv[0], .run_dir = argv[2], .listen = argc > 3 ? argv[3] : NULL};
-    struct te_memory memory = {0};
+    struct te_memory memory;
     char hex[sizeof(memory.key) * 2 + 1];
     struct mc_te *te;
 
     log_set_level(LOG_LEVEL_ERROR);
-    if (mc_te_create(&opts, &te) != MC_OK)
+    te = engine_with_memory(argv[0], strcmp(argv[1], "memfd") == 0, argv[2], argc > 3 ? argv[3] : NULL, &memory);
+    if (!te)
         return 1;
-    if (memfd) {
-        if (te_alloc(te, LEN, MC_REGION_READ | MC_REGION_WRITE, &memory) != MC_OK)
-            return 1;
-    } else {
-        memory.fd = memfd_create("peer", MFD_CLOEXEC);
-        if (memory.fd < 0 || ftruncate(memory.fd, LEN) != 0)
-            return 1;
-        memory.addr = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
-        if (mc_te_register(te, memory.addr, LEN, MC_REGION_READ | MC_REGION_WRITE, &memory.key) != MC_OK)
-            return 1;
-    }
     hex_encode(hex, &memory.key, sizeof(memory.key));
     harness_far_ready("%s %d %s", mc_te_address(te), memory.fd, hex);
     harness_far_wait();
+    mc_te_destroy(te);
+    return 0;
+}
+
+/* ---- the caller, where that is the second process ---- */
+
+/* lane opcode address key "pid:fd" run_dir */
+static int caller_run(int argc, char **argv)
+{
+    const struct lane *lane = &lanes[atoi(argv[0])];
+    struct mc_te_opts opts = {
+        .size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = argv[5], .listen = "none"};
+    struct mc_op op = {.opcode = (enum mc_opcode)atoi(argv[1]), .len = LEN};
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    struct mc_region_key local_key;
+    struct watch watches[2];
+    struct mc_peer *peer;
+    struct fares *fares;
+    struct mc_te *te;
+    int pid, fd;
+
+    log_set_level(LOG_LEVEL_ERROR);
+    if (sscanf(argv[4], "%d:%d", &pid, &fd) != 2 || hex_decode(&op.region, sizeof(op.region), argv[3]) != MC_OK ||
+        mc_te_create(&opts, &te) != MC_OK)
+        return 1;
+    if (lane->memfd && mc_te_alloc(te, LEN, MC_REGION_READ, &op.local, &local_key) != MC_OK)
+        return 1;
+    if (!lane->memfd)
+        op.local = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    watches[0] = (struct watch){"the stopped caller's memory", op.local, LEN, 0};
+    watches[1] = (struct watch){"its peer's memory", harness_map_fd(pid, fd, LEN + FARES_LEN), LEN, 0};
+    fares = fares_of(watches[1].addr);
+    if (mc_peer_open(te, argv[2], NULL, &peer) != MC_OK)
+        return 1;
+    harness_far_ready("calling");
+    while (poll(&input, 1, 0) == 0) {
+        enum mc_status status;
+
+        atomic_store(&fares->in_call, 1);
+        status = mc_transfer_sync(peer, &op, 1, DEADLINE_MS);
+        atomic_store(&fares->in_call, 0);
+        atomic_fetch_add(&fares->calls, 1);
+        atomic_fetch_add(&fares->ok, status == MC_OK);
+        if (status == MC_OK && atomic_load(&fares->calls) % 16)
+            continue;
+        harness_refill(&watches[0]);
+        harness_refill(&watches[1]);
+        atomic_fetch_add(&fares->late_writes, !harness_watch(watches, 2, 50));
+    }
     mc_te_destroy(te);
     return 0;
 }
@@ -229,11 +299,77 @@ static int cell(const struct lane *lane, enum mc_opcode opcode, enum mishap even
     }
     for (unsigned i = 0; i < rounds; i++)
         failed += !round_run(&s, opcode, &rng);
-    printf("%-10s %-5s %-12s %u rounds, %u failed, at most %llu ms late (%llu with waiting for a processor)\n",
+    printf("%-10s %-5s %-14s %u rounds, %u failed, at most %llu ms late (%llu with waiting for a processor)\n",
         lane->name, opcode == MC_READ ? "read" : "write", event_names[event], rounds, failed,
         (unsigned long long)s.late_ms, (unsigned long long)s.raw_late_ms);
     fflush(stdout);
     stage_close(&s);
+    return failed != 0;
+}
+
+/* ---- rounds with a stopped caller ---- */
+
+/* Judged when it has moved: only then the kernel has counted what its threads waited. */
+static bool moves_on(const _Atomic uint32_t *count, uint32_t from, pid_t pid, uint64_t ms)
+{
+    struct stopwatch watch = stopwatch_start(pid);
+
+    while (atomic_load(count) == from)
+        if (now_ns() - watch.start_ns > 20 * NS_PER_S)
+            return false;
+        else
+            poll(NULL, 0, 1);
+    return stopwatch_ms(&watch, NULL) <= ms;
+}
+
+static bool caller_round(const struct fares *fares, pid_t pid, struct rng *rng)
+{
+    uint32_t calls, ok;
+    bool in_time, again;
+
+    poll(NULL, 0, (int)rng_below(rng, 40));
+    kill(pid, SIGSTOP);
+    poll(NULL, 0, DEADLINE_MS + 100);
+    calls = atomic_load(&fares->calls);
+    ok = atomic_load(&fares->ok);
+    in_time = !atomic_load(&fares->in_call);
+    kill(pid, SIGCONT);
+    in_time = in_time || moves_on(&fares->calls, calls, pid, SLACK_MS);
+    again = moves_on(&fares->ok, ok, pid, AGAIN_MS);
+    poll(NULL, 0, (int)watch_ms);
+    if (!in_time)
+        fprintf(stderr, "the stopped call did not return within %d ms\n", SLACK_MS);
+    if (!again)
+        fprintf(stderr, "no transfer within %d ms after the stop\n", AGAIN_MS);
+    return in_time && again && atomic_load(&fares->late_writes) == 0;
+}
+
+static int caller_cell(unsigned lane_number, enum mc_opcode opcode, unsigned rounds, uint64_t seed)
+{
+    const struct lane *lane = &lanes[lane_number];
+    struct te_memory memory;
+    struct mc_te *te = engine_with_memory(lane->transport, lane->memfd, run_dir, NULL, &memory);
+    char number[8], code[8], hex[sizeof(memory.key) * 2 + 1], where[32];
+    struct far caller;
+    struct rng rng;
+    unsigned failed = 0;
+
+    if (!te)
+        return 1;
+    rng_seed(&rng, seed);
+    snprintf(number, sizeof(number), "%u", lane_number);
+    snprintf(code, sizeof(code), "%d", (int)opcode);
+    snprintf(where, sizeof(where), "%d:%d", (int)getpid(), memory.fd);
+    hex_encode(hex, &memory.key, sizeof(memory.key));
+    harness_far_start(
+        &caller, "caller", (const char *const[]){number, code, mc_te_address(te), hex, where, run_dir, NULL});
+    for (unsigned i = 0; i < rounds; i++)
+        failed += !caller_round(fares_of(memory.addr), caller.pid, &rng);
+    harness_far_end(&caller);
+    printf("%-10s %-5s %-14s %u rounds, %u failed, %u calls\n", lane->name, opcode == MC_READ ? "read" : "write",
+        "caller stopped", rounds, failed, atomic_load(&fares_of(memory.addr)->calls));
+    fflush(stdout);
+    mc_te_destroy(te);
     return failed != 0;
 }
 
@@ -259,7 +395,7 @@ static int killed(const struct lane *lane, enum mc_opcode opcode)
     waitpid(s.far.pid, NULL, 0);
     close(s.far.input);
     back = far_open(&s, s.address) && works_again(&s, opcode);
-    printf("%-10s %-5s %-12s %s after %llu ms (%llu with waiting), %s after restart\n", lane->name,
+    printf("%-10s %-5s %-14s %s after %llu ms (%llu with waiting), %s after restart\n", lane->name,
         opcode == MC_READ ? "read" : "write", "killed", mc_status_str(status), (unsigned long long)took,
         (unsigned long long)raw, back ? "works" : "does not work");
     fflush(stdout);
@@ -284,12 +420,12 @@ static bool run_dir_empty(void)
 
 int main(int argc, char **argv)
 {
-    static const struct role roles[] = {{"peer", peer_run}};
+    static const struct role roles[] = {{"peer", peer_run}, {"caller", caller_run}};
     unsigned rounds = 3;
     uint64_t seed = 1;
     int failed = 0;
 
-    harness_role(argc, argv, roles, 1);
+    harness_role(argc, argv, roles, 2);
     if (argc > 1)
         rounds = (unsigned)atoi(argv[1]);
     if (argc > 2)
@@ -304,6 +440,7 @@ int main(int argc, char **argv)
         for (int opcode = MC_READ; opcode <= MC_WRITE; opcode++) {
             for (int event = PEER_STOPPED; event <= (lanes[l].network ? BLACK_HOLE : PEER_STOPPED); event++)
                 failed += cell(&lanes[l], (enum mc_opcode)opcode, (enum mishap)event, rounds, seed++);
+            failed += caller_cell((unsigned)l, (enum mc_opcode)opcode, rounds, seed++);
             if (!lanes[l].fault)
                 failed += killed(&lanes[l], (enum mc_opcode)opcode);
         }
