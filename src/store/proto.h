@@ -1,4 +1,4 @@
-/* proto.h - the messages of the Store: what client, node and master say to each other. docs/wire.md, section Store.
+/* proto.h - the messages of the Store: what client, node and master say to each other. docs/wire-store.md.
  *
  * A struct store_msg is one frame: type, request id, status and deadline travel in the frame header, the rest as fields of
  * the body. A reply has the type of its request. Lists of records (locations, entries, keys, generations) stay packed as
