@@ -2,6 +2,8 @@
 #include "store/link.h"
 
 #include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +61,17 @@ static bool decode(struct conn *conn, const struct frame *frame, struct store_ms
     log_warn("%s: malformed %s message, field %s", conn_name(conn), message_name(frame->type), bad);
     conn_abort(conn, MC_EPROTO);
     return false;
+}
+
+void store_log(const char *who, int level, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_at((enum log_level)level, "%s: %s", who, text);
 }
 
 void store_hello(struct hello *self, enum hello_role role, const uint8_t uuid[16], uint32_t epoch, const char *host_id)

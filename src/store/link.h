@@ -7,7 +7,7 @@
  * log line that names peer and field. Requests that nobody knows are answered as such.
  *
  * Threads: the loop's only. Callbacks never run inside a call of this header, except that store_link_close() and
- * store_link_table_fini() run on_down of what is still up. */
+ * store_link_table_destroy() run on_down of what is still up. */
 #ifndef STORE_LINK_H
 #define STORE_LINK_H
 
@@ -94,6 +94,9 @@ void store_link_table_set_data(struct store_link_table *table, uint32_t peer, vo
 void *store_link_table_data(const struct store_link_table *table, uint32_t peer);
 
 /* ---- both ---- */
+
+/* The cores' port.log (store/port.h): a line of base/log.h that begins with `who`. Any thread. */
+void store_log(const char *who, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* What this process says of itself. */
 void store_hello(struct hello *self, enum hello_role role, const uint8_t uuid[16], uint32_t epoch, const char *host_id);

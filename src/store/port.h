@@ -46,8 +46,8 @@ struct store_port {
 
     /* Queue a message. Anything but MC_OK: it was not sent (MC_AGAIN queue full, MC_EPEERDOWN, MC_ECLOSED). */
     enum mc_status (*send)(void *ctx, uint32_t peer, const struct store_msg *msg);
-    /* One line for the log; level as in base/log.h. May be NULL. */
-    void (*log)(void *ctx, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+    /* One line for the log; `who` is the kind of core, level as in base/log.h. May be NULL. */
+    void (*log)(const char *who, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
     /* node */
 

@@ -1,6 +1,5 @@
 /* port.c - what the client's core asks of the world: messages, reads, exposed memory, mappings. Links are in nodes.c. */
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,19 +15,6 @@ enum {
     HOT_ENTRIES = 1 << 18,
 };
 
-/* A batch of reads with the engine. */
-struct io {
-    struct mc_store *store;
-    struct mc_batch *batch;
-    struct store_read *reads;
-    uint64_t cookie;
-    uint32_t peer, count;
-    enum mc_status status;
-    bool given_up;
-    struct list link; /* store->ios, then store->io_done */
-    struct mc_op ops[];
-};
-
 /* ---- messages ---- */
 
 static enum mc_status port_send(void *ctx, uint32_t peer, const struct store_msg *msg)
@@ -41,17 +27,6 @@ static enum mc_status port_send(void *ctx, uint32_t peer, const struct store_msg
     return node && node->announced ? store_link_send(node->link, msg) : MC_EPEERDOWN;
 }
 
-static void port_log(void *ctx, int level, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    log_at((enum log_level)level, "store: %s", text);
-}
-
 /* Kept from NODE_INFO already, before the node was announced. */
 static void port_segments(void *ctx, uint32_t peer, struct slice segments)
 {
@@ -59,44 +34,23 @@ static void port_segments(void *ctx, uint32_t peer, struct slice segments)
 
 /* ---- reads ---- */
 
-static void on_read(struct mc_batch *batch, enum mc_status status, void *arg)
-{
-    struct io *io = arg;
-
-    if (io->given_up)
-        return;
-    io->status = status;
-    list_del(&io->link);
-    list_push_back(&io->store->io_done, &io->link);
-    loop_defer(io->store->loop, &io->store->deliver_task);
-}
-
 /* What was read first is, nearly always, header and table. */
-static void learn(struct io *io)
+static void learn(struct mc_store *store, const struct store_batch *batch)
 {
-    const struct store_read *first = &io->reads[0];
-    struct node *node = shell_node(io->store, io->peer);
+    const struct store_read *first = batch->arg;
+    struct node *node = shell_node(store, batch->peer);
 
-    if (node && node->announced && shell_same_host(io->store, &node->member))
-        hot_learn(&io->store->hot, io->peer, first->segment, first->offset, first->dst, first->len);
+    if (node && node->announced && shell_same_host(store, &node->member))
+        hot_learn(&store->hot, batch->peer, first->segment, first->offset, first->dst, first->len);
 }
 
-static void on_deliver(struct loop *loop, struct loop_task *task)
+static void on_read(void *user, const struct store_batch *batch)
 {
-    struct mc_store *store = container_of(task, struct mc_store, deliver_task);
-    struct list *it;
+    struct mc_store *store = user;
 
-    while ((it = list_pop_front(&store->io_done)) != NULL) {
-        struct io *io = list_entry(it, struct io, link);
-        uint64_t cookie = io->cookie;
-        enum mc_status status = io->status;
-
-        if (status == MC_OK && io->count > 0)
-            learn(io);
-        mc_batch_free(io->batch);
-        free(io);
-        client_core_on_io(store->core, loop_now_ns(loop), cookie, status);
-    }
+    if (batch->status == MC_OK && batch->count > 0)
+        learn(store, batch);
+    client_core_on_io(store->core, loop_now_ns(store->loop), batch->cookie, batch->status);
     shell_settle(store);
 }
 
@@ -104,60 +58,36 @@ static enum mc_status port_read(void *ctx, uint64_t cookie, uint32_t peer, struc
 {
     struct mc_store *store = ctx;
     struct node *node = shell_node(store, peer);
+    struct store_batch *batch;
 
     if (!node || !node->announced)
         return MC_EPEERDOWN;
-    struct io *io = calloc(1, sizeof(*io) + count * sizeof(io->ops[0]));
-    if (!io)
+    batch = store_batch_create(&store->reads, cookie, count);
+    if (!batch)
         return MC_ENOMEM;
-    *io = (struct io){.store = store, .reads = reads, .cookie = cookie, .peer = peer, .count = count};
-    enum mc_status status = MC_OK;
-    for (uint32_t i = 0; i < count && status == MC_OK; i++) {
-        struct mc_op *op = &io->ops[i];
+    batch->arg = reads;
+    batch->peer = peer;
+    for (uint32_t i = 0; i < count; i++) {
+        struct mc_op *op = &batch->ops[i];
         uint64_t size;
 
-        op->opcode = MC_READ;
         op->local = reads[i].dst;
         op->len = reads[i].len;
         op->offset = reads[i].offset;
         op->crc32c = &reads[i].crc;
-        if (!node_segment(node, reads[i].segment, &op->region, &size))
-            status = MC_ENOENT;
+        if (!node_segment(node, reads[i].segment, &op->region, &size)) {
+            store_batch_free(batch);
+            return MC_ENOENT;
+        }
     }
-    list_push_back(&store->ios, &io->link);
-    if (status == MC_OK)
-        status = mc_transfer_submit(node->engine, io->ops, count, IO_MS, on_read, io, &io->batch);
-    if (status != MC_OK) {
-        list_del(&io->link);
-        free(io);
-    }
-    return status;
-}
-
-static struct io *find_io(struct list *head, uint64_t cookie)
-{
-    list_for_each (it, head) {
-        struct io *io = list_entry(it, struct io, link);
-
-        if (io->cookie == cookie)
-            return io;
-    }
-    return NULL;
+    return store_batch_submit(batch, node->engine, IO_MS);
 }
 
 static void port_read_cancel(void *ctx, uint64_t cookie)
 {
     struct mc_store *store = ctx;
-    struct io *io = find_io(&store->ios, cookie);
 
-    if (!io)
-        io = find_io(&store->io_done, cookie);
-    if (!io)
-        return;
-    io->given_up = true;
-    list_del(&io->link);
-    mc_batch_free(io->batch);
-    free(io);
+    store_batch_drop(&store->reads, cookie);
 }
 
 /* ---- memory ---- */
@@ -281,7 +211,6 @@ static enum mc_status start_core(struct mc_store *store, const struct mc_store_o
     store->port = (struct store_port){
         .ctx = store,
         .send = port_send,
-        .log = port_log,
         .connect = node_connect,
         .disconnect = node_disconnect,
         .segments = port_segments,
@@ -307,11 +236,9 @@ enum mc_status shell_open(struct mc_store *store, const struct mc_store_opts *op
         log_error("store: master address %s: %s", master, why);
         return status;
     }
-    loop_task_init(&store->deliver_task, on_deliver);
+    store_reads_init(&store->reads, store->loop, on_read, store);
     loop_task_init(&store->touch_task, on_touch);
     loop_timer_init(&store->touch_timer, on_touch_timer);
-    list_init(&store->ios);
-    list_init(&store->io_done);
     store->nodes_max = STORE_NODES_MAX + 1;
     store->ns = opts->ns;
     store->nodes = calloc(store->nodes_max, sizeof(struct node *));
@@ -337,14 +264,9 @@ void shell_close(struct mc_store *store)
         mc_te_destroy(store->te);
     if (store->core)
         client_core_destroy(store->core);
-    if (store->loop) {
+    if (store->loop)
         loop_timer_cancel(store->loop, &store->touch_timer);
-        loop_defer_cancel(store->loop, &store->deliver_task);
-    }
-    list_for_each_safe (it, tmp, &store->ios)
-        free(list_entry(it, struct io, link));
-    list_for_each_safe (it, tmp, &store->io_done)
-        free(list_entry(it, struct io, link));
+    store_reads_fini(&store->reads);
     hot_fini(&store->hot);
     free(store->nodes);
 }

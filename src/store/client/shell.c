@@ -346,8 +346,6 @@ enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store *
     list_init(&store->ready);
     list_init(&store->ready_puts);
     list_init(&store->intake);
-    list_init(&store->ios);
-    list_init(&store->io_done);
     loop_task_init(&store->intake_task, on_intake);
     loop_task_init(&store->settle_task, on_settle);
     loop_timer_init(&store->wake, on_wake);

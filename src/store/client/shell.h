@@ -24,6 +24,7 @@
 #include "store/client/client_core.h"
 #include "store/client/hot.h"
 #include "store/link.h"
+#include "store/reads.h"
 #include "transfer/te.h"
 
 struct job {
@@ -70,9 +71,8 @@ struct mc_store {
     struct list ready;      /* jobs the core has not taken yet */
     struct list ready_puts; /* those that put */
     uint32_t puts;          /* in the core */
-    struct list ios;        /* reads with the engine */
-    struct list io_done;    /* ended, to be told to the core */
-    struct loop_task intake_task, settle_task, deliver_task, touch_task;
+    struct store_reads reads;
+    struct loop_task intake_task, settle_task, touch_task;
     struct loop_timer wake, touch_timer;
     struct loop_gap gap;
 

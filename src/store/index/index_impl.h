@@ -113,7 +113,7 @@ struct index_core {
 #define index_log(core, level, ...)                                                                                    \
     do {                                                                                                               \
         if ((core)->port.log)                                                                                          \
-            (core)->port.log((core)->port.ctx, level, __VA_ARGS__);                                                    \
+            (core)->port.log("master", level, __VA_ARGS__);                                                            \
     } while (0)
 
 /* index_members_core.c */

@@ -4,7 +4,6 @@
  * read of anybody, and after a gap (loop.h) index_core_on_gap() says that this silence means nothing. */
 #include "store/index/master.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,17 +88,6 @@ static enum mc_status port_send(void *ctx, uint32_t peer, const struct store_msg
     struct store_master *master = ctx;
 
     return store_link_table_send(master->peers, peer, msg);
-}
-
-static void port_log(void *ctx, int level, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    log_at((enum log_level)level, "master: %s", text);
 }
 
 static void peer_up(void *user, uint32_t peer, const struct hello *hello)
@@ -378,7 +366,7 @@ static enum mc_status start_core(struct store_master *master, const struct store
     if (status != MC_OK)
         return status;
     limits.term = master->term_kept + 1;
-    master->port = (struct store_port){.ctx = master, .send = port_send, .log = port_log};
+    master->port = (struct store_port){.ctx = master, .send = port_send, .log = store_log};
     random_bytes(random, sizeof(random));
     status = index_core_create(&limits, &master->port, random[0], random[1], &master->core);
     if (status == MC_OK)

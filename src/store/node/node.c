@@ -6,7 +6,6 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include "store/node/heart.h"
 #include "store/node/node_core.h"
 #include "store/node/prefault.h"
+#include "store/reads.h"
 #include "store/state.h"
 #include "transfer/te.h"
 
@@ -34,18 +34,6 @@ enum {
 #define MEMORY_DEFAULT  (1ull << 30)
 #define SEGMENT_DEFAULT (1ull << 30)
 #define SEGMENT_MIN     (1ull << 20)
-
-/* A batch of pieces being pulled from a client. */
-struct pull {
-    struct store_node *node;
-    struct mc_batch *batch;
-    struct store_pull *pulls;
-    uint64_t cookie;
-    uint32_t count;
-    enum mc_status status;
-    struct list link; /* node->pulls, then node->pulled */
-    struct mc_op ops[];
-};
 
 struct store_node {
     struct loop *loop;
@@ -68,8 +56,8 @@ struct store_node {
     char address[ADDR_TEXT_MAX], admin[ADDR_TEXT_MAX];
 
     struct loop_timer wake, beat_timer;
-    struct loop_task settle, deliver, drain;
-    struct list pulls, pulled;
+    struct loop_task settle, drain;
+    struct store_reads pulls;
     uint64_t beat_next_ns;
 
     pthread_mutex_t lock;
@@ -149,17 +137,6 @@ static enum mc_status port_send(void *ctx, uint32_t peer, const struct store_msg
                                      : store_link_table_send(node->clients, peer, msg);
 }
 
-static void port_log(void *ctx, int level, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    log_at((enum log_level)level, "node: %s", text);
-}
-
 /* The client's engine, found by the identity both its connections show. Kept with the peer. */
 static struct mc_peer *engine_of(struct store_node *node, uint32_t peer)
 {
@@ -171,30 +148,11 @@ static struct mc_peer *engine_of(struct store_node *node, uint32_t peer)
     return engine;
 }
 
-static void on_pulled(struct mc_batch *batch, enum mc_status status, void *arg)
+static void on_pulled(void *user, const struct store_batch *batch)
 {
-    struct pull *pull = arg;
+    struct store_node *node = user;
 
-    pull->status = status;
-    list_del(&pull->link);
-    list_push_back(&pull->node->pulled, &pull->link);
-    loop_defer(pull->node->loop, &pull->node->deliver);
-}
-
-static void on_deliver(struct loop *loop, struct loop_task *task)
-{
-    struct store_node *node = container_of(task, struct store_node, deliver);
-    struct list *it;
-
-    while ((it = list_pop_front(&node->pulled)) != NULL) {
-        struct pull *pull = list_entry(it, struct pull, link);
-        uint64_t cookie = pull->cookie;
-        enum mc_status status = pull->status;
-
-        mc_batch_free(pull->batch);
-        free(pull);
-        node_core_on_io(node->core, loop_now_ns(loop), cookie, status);
-    }
+    node_core_on_io(node->core, loop_now_ns(node->loop), batch->cookie, batch->status);
     settle(node);
 }
 
@@ -202,44 +160,30 @@ static enum mc_status port_pull(void *ctx, uint64_t cookie, uint32_t peer, struc
 {
     struct store_node *node = ctx;
     struct mc_peer *engine = engine_of(node, peer);
+    struct store_batch *batch;
 
     if (!engine)
         return MC_EPEERDOWN;
-    struct pull *pull = calloc(1, sizeof(*pull) + count * sizeof(pull->ops[0]));
-    if (!pull)
+    batch = store_batch_create(&node->pulls, cookie, count);
+    if (!batch)
         return MC_ENOMEM;
-    *pull = (struct pull){.node = node, .pulls = pulls, .cookie = cookie, .count = count};
     for (uint32_t i = 0; i < count; i++) {
-        struct mc_op *op = &pull->ops[i];
+        struct mc_op *op = &batch->ops[i];
 
-        op->opcode = MC_READ;
         op->local = pulls[i].dst;
         op->len = pulls[i].len;
         memcpy(op->region.bytes, pulls[i].region, sizeof(op->region.bytes));
         op->offset = pulls[i].offset;
         op->crc32c = &pulls[i].crc;
     }
-    list_push_back(&node->pulls, &pull->link);
-    enum mc_status status = mc_transfer_submit(engine, pull->ops, count, PULL_MS, on_pulled, pull, &pull->batch);
-    if (status != MC_OK) {
-        list_del(&pull->link);
-        free(pull);
-    }
-    return status;
+    return store_batch_submit(batch, engine, PULL_MS);
 }
 
 static void port_pull_cancel(void *ctx, uint64_t cookie)
 {
     struct store_node *node = ctx;
 
-    list_for_each (it, &node->pulls) {
-        struct pull *pull = list_entry(it, struct pull, link);
-
-        if (pull->cookie == cookie) {
-            mc_batch_cancel(pull->batch);
-            return;
-        }
-    }
+    store_batch_cancel(&node->pulls, cookie);
 }
 
 /* ---- links ---- */
@@ -400,7 +344,7 @@ static enum mc_status start_core(struct store_node *node, const struct store_nod
     uint64_t seed;
 
     node->port = (struct store_port){
-        .ctx = node, .send = port_send, .log = port_log, .pull = port_pull, .pull_cancel = port_pull_cancel};
+        .ctx = node, .send = port_send, .log = store_log, .pull = port_pull, .pull_cancel = port_pull_cancel};
     random_bytes(&seed, sizeof(seed));
     return node_core_create(&limits, &node->port, &node->self, node->memory, node->segments, seed, &node->core);
 }
@@ -494,16 +438,14 @@ enum mc_status store_node_create(const struct store_node_opts *opts, struct stor
         return MC_ENOMEM;
     pthread_mutex_init(&node->lock, NULL);
     node->state.lock_fd = -1;
-    list_init(&node->pulls);
-    list_init(&node->pulled);
     loop_timer_init(&node->wake, on_wake);
     loop_timer_init(&node->beat_timer, on_beat_timer);
     loop_task_init(&node->settle, on_settle);
-    loop_task_init(&node->deliver, on_deliver);
     loop_task_init(&node->drain, on_drain);
     node->metrics_own = !opts->metrics;
     node->metrics = opts->metrics ? opts->metrics : metrics_create();
     node->loop = loop_create("mc-node");
+    store_reads_init(&node->pulls, node->loop, on_pulled, node);
     if (node->metrics && node->loop && loop_timer_reserve(node->loop, 2) == MC_OK)
         status = set_up(node, opts);
     if (status != MC_OK) {
@@ -543,11 +485,9 @@ void store_node_destroy(struct store_node *node)
         loop_timer_cancel(node->loop, &node->wake);
         loop_timer_cancel(node->loop, &node->beat_timer);
         loop_defer_cancel(node->loop, &node->settle);
-        loop_defer_cancel(node->loop, &node->deliver);
+        store_reads_fini(&node->pulls);
         loop_destroy(node->loop);
     }
-    list_for_each_safe (it, tmp, &node->pulled)
-        free(list_entry(it, struct pull, link));
     if (node->metrics_own)
         metrics_destroy(node->metrics);
     state_close(&node->state);

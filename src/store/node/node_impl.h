@@ -171,7 +171,7 @@ struct node_core {
 #define node_log(core, level, ...)                                                                                     \
     do {                                                                                                               \
         if ((core)->port.log)                                                                                          \
-            (core)->port.log((core)->port.ctx, level, __VA_ARGS__);                                                    \
+            (core)->port.log("node", level, __VA_ARGS__);                                                              \
     } while (0)
 
 /* node_space_core.c: objects and the space they take */
