@@ -190,9 +190,15 @@ void net_proc_gone(struct world *world, struct proc *proc);
 
 /* work.c */
 void work_start(struct proc *client);
-void work_done(struct proc *client, struct client_call *call);
 void work_proc_gone(struct proc *client);
+
+/* judge.c */
+void work_done(struct proc *client, struct client_call *call);
+
+/* faults.c */
 void faults_start(struct world *world);
+
+/* checks.c */
 void checks_always(struct world *world);
 void checks_end(struct world *world);
 
