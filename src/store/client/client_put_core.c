@@ -2,9 +2,11 @@
  *
  * A put whose outcome is not known (its node fell silent or hung up) is tried elsewhere only for blocks, where a second copy does
  * no harm. For names it could be carried out twice, the second time after somebody else's; so the caller is told that the
- * outcome is open. Refusals (full, busy, draining) are known outcomes and go on to the next node for both. */
+ * outcome is open. Refusals (full, busy, draining) are known outcomes and go on to the next node for both. A part that could not be
+ * begun goes on in any case: nobody sees it before its commit. */
 #include "store/client/client_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* ---- sources ---- */
@@ -97,17 +99,45 @@ static void put_end(struct client_core *core, struct client_private *p, enum mc_
     client_end(core, p, status);
 }
 
-static bool tried_add(struct client_private *p, uint32_t peer)
+static void tried_add(struct client_private *p, uint32_t peer)
 {
-    if (p->peers_tried_count == sizeof(p->peers_tried) / sizeof(p->peers_tried[0]))
-        return false;
+    assert(p->peers_tried_count < sizeof(p->peers_tried) / sizeof(p->peers_tried[0])); /* put_again() bounds them */
     p->peers_tried[p->peers_tried_count++] = peer;
+}
+
+/* Try once more, unless it was tried often enough: another node, or after a while the same one if only a queue was full. */
+static bool put_again(struct client_core *core, uint64_t now, struct client_private *p, enum mc_status why)
+{
+    p->last = why;
+    if (++p->tries >= core->limits.attempts_max + p->copies)
+        return false;
+    if (why == MC_AGAIN)
+        p->peers_tried_count--;
+    client_retry_at(core, p, why == MC_AGAIN ? now + BACKOFF_MS * NS_PER_MS : now);
     return true;
 }
 
-static bool put_again(struct client_core *core, struct client_private *p)
+/* Said by a node: nothing was stored there, and another one may have room. */
+static bool refused(enum mc_status status)
 {
-    return ++p->tries < core->limits.attempts_max + p->copies;
+    return status == MC_AGAIN || status == MC_EBUSY || status == MC_ENOSPC;
+}
+
+/* There is no node to choose: wait a while for a first connection. False: nothing to wait for. */
+static bool wait_for_node(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    if (p->peers_tried_count > 0 || !client_any_connecting(core, now) ||
+        (p->waiting_since && now - p->waiting_since >= WAIT_NODE_MS * NS_PER_MS))
+        return false;
+    p->waiting_since = p->waiting_since ? p->waiting_since : now;
+    client_retry_at(core, p, now + BACKOFF_MS * 10 * NS_PER_MS);
+    return true;
+}
+
+/* Why no node took it. */
+static enum mc_status last_of(const struct client_private *p)
+{
+    return p->last == MC_OK ? MC_EPEERDOWN : p->last == MC_AGAIN ? MC_EBUSY : p->last;
 }
 
 static void put_stored(
@@ -151,21 +181,10 @@ static void on_put(
         put_stored(core, now, p, request->peer, msg);
         return;
     }
-    p->last = status;
-    if (msg) { /* refused: nothing was stored there */
-        bool elsewhere = status == MC_AGAIN || status == MC_EBUSY || status == MC_ENOSPC;
-
-        if (elsewhere && put_again(core, p)) {
-            client_retry_at(core, p, status == MC_AGAIN ? now + BACKOFF_MS * NS_PER_MS : now);
-            return;
-        }
+    if ((msg ? refused(status) : p->key.kind == MC_KEY_BLOCK) && put_again(core, now, p, status))
+        core->stats.failovers += !msg;
+    else
         put_end(core, p, status == MC_AGAIN ? MC_EBUSY : status);
-    } else if (p->key.kind == MC_KEY_BLOCK && put_again(core, p)) {
-        core->stats.failovers++;
-        client_put_run(core, now, p);
-    } else {
-        put_end(core, p, status);
-    }
 }
 
 void client_put_run(struct client_core *core, uint64_t now, struct client_private *p)
@@ -176,13 +195,8 @@ void client_put_run(struct client_core *core, uint64_t now, struct client_privat
     enum mc_status status;
 
     if (peer == 0) {
-        if (p->copies == 0 && p->peers_tried_count == 0 && client_any_connecting(core, now) &&
-            (p->waiting_since == 0 || now - p->waiting_since < WAIT_NODE_MS * NS_PER_MS)) {
-            p->waiting_since = p->waiting_since ? p->waiting_since : now;
-            client_retry_at(core, p, now + BACKOFF_MS * 10 * NS_PER_MS);
-        } else {
-            put_end(core, p, p->last ? (p->last == MC_AGAIN ? MC_EBUSY : p->last) : MC_EPEERDOWN);
-        }
+        if (!wait_for_node(core, now, p))
+            put_end(core, p, last_of(p));
         return;
     }
     p->length = 0;
@@ -209,10 +223,7 @@ void client_put_run(struct client_core *core, uint64_t now, struct client_privat
         return;
     }
     client_put_fini(core, p);
-    p->last = status;
-    if (put_again(core, p))
-        client_retry_at(core, p, now + (status == MC_AGAIN ? BACKOFF_MS * NS_PER_MS : 0));
-    else
+    if (!put_again(core, now, p, status))
         put_end(core, p, status == MC_AGAIN ? MC_EBUSY : MC_EPEERDOWN);
 }
 
@@ -234,34 +245,47 @@ static void part_free(struct client_core *core, struct part *part)
 
 static void part_write_more(struct client_core *core, uint64_t now, struct client_private *p, struct part *part);
 
+static void part_begun(struct client_core *core, uint64_t now, struct client_private *p, uint32_t peer,
+    const struct store_put_reply *reply)
+{
+    struct part *part = pool_get_zero(&core->part_pool);
+
+    if (!part) {
+        client_end(core, p, MC_EBUSY);
+        return;
+    }
+    part->handle = ++core->next_part;
+    part->part = reply->part;
+    part->existed = reply->existed;
+    part->version = reply->version;
+    part->peer = peer;
+    part->epoch = core->peers[peer].member.epoch;
+    part->key = p->key;
+    part->key.name = (struct slice){0};
+    list_push_back(&core->parts, &part->link);
+    p->call->part.handle = part->handle;
+    client_end(core, p, MC_OK);
+}
+
+static void on_part_begin(
+    struct client_core *core, uint64_t now, struct request *request, enum mc_status status, const struct store_msg *msg)
+{
+    struct client_private *p = container_of(request, struct client_private, request);
+
+    if (msg && status == MC_OK)
+        part_begun(core, now, p, request->peer, &msg->put_reply);
+    else if ((msg && !refused(status)) || !put_again(core, now, p, status))
+        client_end(core, p, status == MC_AGAIN ? MC_EBUSY : status);
+}
+
 static void on_part(
     struct client_core *core, uint64_t now, struct request *request, enum mc_status status, const struct store_msg *msg)
 {
     struct client_private *p = container_of(request, struct client_private, request);
     struct client_call *call = p->call;
-    struct part *part;
+    struct part *part = part_find(core, call->part.handle);
 
     client_put_fini(core, p);
-    if (call->kind == CALL_PART_BEGIN) {
-        part = msg && status == MC_OK ? pool_get_zero(&core->part_pool) : NULL;
-        if (!part) {
-            client_end(core, p, status == MC_OK ? MC_EBUSY : status == MC_AGAIN ? MC_EBUSY : status);
-            return;
-        }
-        part->handle = ++core->next_part;
-        part->part = msg->put_reply.part;
-        part->existed = msg->put_reply.existed;
-        part->version = msg->put_reply.version;
-        part->peer = request->peer;
-        part->epoch = core->peers[request->peer].member.epoch;
-        part->key = p->key;
-        part->key.name = (struct slice){0};
-        list_push_back(&core->parts, &part->link);
-        call->part.handle = part->handle;
-        client_end(core, p, MC_OK);
-        return;
-    }
-    part = part_find(core, call->part.handle);
     if (call->kind == CALL_PART_WRITE) {
         if (status == MC_AGAIN)
             client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
@@ -324,20 +348,17 @@ static void part_begin(struct client_core *core, uint64_t now, struct client_pri
     enum mc_status status;
 
     if (peer == 0) {
-        if (client_any_connecting(core, now) && p->tries++ < 10)
-            client_retry_at(core, p, now + BACKOFF_MS * 10 * NS_PER_MS);
-        else
-            client_end(core, p, MC_EPEERDOWN);
+        if (!wait_for_node(core, now, p))
+            client_end(core, p, last_of(p));
         return;
     }
     msg.put = (struct store_put){.key = p->key, .length = p->call->part.length};
     meta_fill(core, &msg.put, meta);
+    tried_add(p, peer);
     p->stage = STAGE_ASK;
-    status = client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_part);
-    if (status == MC_AGAIN)
-        client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
-    else if (status != MC_OK)
-        client_end(core, p, MC_EPEERDOWN);
+    status = client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_part_begin);
+    if (status != MC_OK && !put_again(core, now, p, status))
+        client_end(core, p, status == MC_AGAIN ? MC_EBUSY : MC_EPEERDOWN);
 }
 
 void client_part_run(struct client_core *core, uint64_t now, struct client_private *p)
