@@ -101,7 +101,7 @@ enum mc_miss {
     MC_MISS_NEVER,       /* the index does not know the key */
     MC_MISS_EVICTED,     /* it was there and was evicted */
     MC_MISS_STALE,       /* the header at the location names another object or generation */
-    MC_MISS_CORRUPT,     /* a checksum failed and the header still stands */
+    MC_MISS_CORRUPT,     /* a checksum failed and the header still stands; or every try to bring it here was damaged */
     MC_MISS_PEER_DOWN,   /* all owners are down, suspect or unreachable */
     MC_MISS_TIMEOUT,     /* the deadline came first */
     MC_MISS_MISMATCH,    /* length or geometry differ from what the caller asked for */
@@ -290,7 +290,7 @@ struct mc_store_stats {
     uint64_t gets, hits, hit_bytes;
     uint64_t misses[16];      /* by enum mc_miss */
     uint64_t failovers;       /* another replica was tried */
-    uint64_t checksum_errors; /* chunks that did not verify */
+    uint64_t checksum_errors; /* copies whose bytes did not verify */
     uint64_t stale_locations; /* cached locations that were wrong */
     bool master_up;
 };

@@ -416,12 +416,24 @@ static void verify(struct client_core *core, uint64_t now, struct client_private
         rehead(core, now, p);
 }
 
+/* MC_EPROTO: every attempt to bring it here was damaged on the way, which the engine's own checksums tell. */
+static enum mc_miss io_miss(enum mc_status status)
+{
+    switch (status) {
+    case MC_ENOENT:
+    case MC_EINVAL: return MC_MISS_STALE;
+    case MC_EPROTO: return MC_MISS_CORRUPT;
+    default: return MC_MISS_PEER_DOWN;
+    }
+}
+
 void client_get_on_io(struct client_core *core, uint64_t now, struct client_private *p, enum mc_status status)
 {
     p->reading = false;
     list_del(&p->read_link);
     if (status != MC_OK) {
-        copy_failed(core, now, p, status == MC_ENOENT || status == MC_EINVAL ? MC_MISS_STALE : MC_MISS_PEER_DOWN);
+        core->stats.checksum_errors += status == MC_EPROTO;
+        copy_failed(core, now, p, io_miss(status));
         return;
     }
     if (p->stage == STAGE_REHEAD) {
