@@ -1,0 +1,802 @@
+/* client_core_test.c - goal: what a client makes of answers, silence and wrong bytes, one decision at a time, under fake time.
+ * Method: messages and reads in, those it sends and starts caught by the port; two nodes are arrays of memory. What many of them do
+ * together is tests/sim's. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/crc.h"
+#include "store/client/client_core.h"
+
+enum { NODES = 2, SENT_MAX = 64, MEMORY = 16 << 10, SLOT = 1024, LENGTH = 300, DEADLINE_MS = 2000 };
+
+struct sent {
+    uint32_t peer;
+    struct store_msg msg;
+    struct buf body;
+};
+
+struct fixture {
+    struct client_core *core;
+    struct sent sent[SENT_MAX];
+    uint32_t n, sends_refused;
+    uint64_t now;
+    _Alignas(64) uint8_t memory[NODES + 1][MEMORY]; /* by peer number; 0 is the master's */
+    struct store_read *reads;                       /* of the read under way; NULL: none */
+    uint32_t read_peer, read_count, reads_started, reads_cancelled;
+    uint64_t cookie;
+    uint8_t data[LENGTH];
+    struct mc_span span;
+    struct mc_store_op op;
+    struct client_call call;
+};
+
+/* ---- the world around it ---- */
+
+static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *msg)
+{
+    struct fixture *f = ctx;
+
+    if (f->sends_refused > 0) {
+        f->sends_refused--;
+        return MC_AGAIN;
+    }
+
+    struct sent *s = &f->sent[f->n++];
+    struct frame frame = {
+        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
+    const char *bad;
+
+    assert_true(f->n < SENT_MAX);
+    s->peer = peer;
+    buf_init(&s->body, FRAME_BODY_MAX);
+    store_msg_encode(msg, &s->body);
+    frame.body = buf_slice(&s->body);
+    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
+    return MC_OK;
+}
+
+static void on_connect(void *ctx, uint32_t peer, const struct store_member *member)
+{
+}
+
+static void on_segments(void *ctx, uint32_t peer, struct slice segments)
+{
+}
+
+static enum mc_status on_read(void *ctx, uint64_t cookie, uint32_t peer, struct store_read *reads, uint32_t count)
+{
+    struct fixture *f = ctx;
+
+    assert_null(f->reads);
+    f->reads = reads;
+    f->read_peer = peer;
+    f->read_count = count;
+    f->cookie = cookie;
+    f->reads_started++;
+    return MC_OK;
+}
+
+static void on_read_cancel(void *ctx, uint64_t cookie)
+{
+    struct fixture *f = ctx;
+
+    assert_true(f->reads && f->cookie == cookie);
+    f->reads = NULL;
+    f->reads_cancelled++;
+}
+
+static void tick(struct fixture *f, uint64_t ms)
+{
+    f->now += ms * NS_PER_MS + 1000;
+    client_core_on_tick(f->core, f->now);
+}
+
+/* The read under way ends: with what lies in the node's memory now, or without. */
+static void read_ends(struct fixture *f, enum mc_status status)
+{
+    struct store_read *reads = f->reads;
+
+    assert_non_null(reads);
+    for (uint32_t i = 0; status == MC_OK && i < f->read_count; i++) {
+        memcpy(reads[i].dst, f->memory[f->read_peer] + reads[i].offset, reads[i].len);
+        reads[i].crc = crc32c(0, reads[i].dst, reads[i].len);
+    }
+    f->reads = NULL;
+    client_core_on_io(f->core, f->now, f->cookie, status);
+    tick(f, 0);
+}
+
+static void forget(struct fixture *f)
+{
+    for (uint32_t i = 0; i < f->n; i++)
+        buf_fini(&f->sent[i].body);
+    f->n = 0;
+}
+
+static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
+{
+    for (uint32_t i = f->n; i > 0; i--)
+        if (f->sent[i - 1].peer == peer && f->sent[i - 1].msg.type == type)
+            return &f->sent[i - 1].msg;
+    return NULL;
+}
+
+static uint32_t count(const struct fixture *f, uint32_t peer, uint16_t type)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < f->n; i++)
+        n += f->sent[i].peer == peer && f->sent[i].msg.type == type;
+    return n;
+}
+
+static void say(struct fixture *f, uint32_t peer, const struct store_msg *msg)
+{
+    client_core_on_message(f->core, f->now, peer, msg);
+    tick(f, 0);
+}
+
+/* ---- nodes ---- */
+
+static void uuid_of(uint32_t peer, uint8_t uuid[16])
+{
+    memset(uuid, (int)peer, 16);
+}
+
+static void say_members(struct fixture *f, uint32_t epoch)
+{
+    struct store_msg reply = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), MC_OK);
+    struct buf list;
+
+    buf_init(&list, 4096);
+    for (uint32_t peer = 1; peer <= NODES; peer++) {
+        struct store_member m = {.epoch = epoch, .state = NODE_UP, .capacity = MEMORY};
+
+        uuid_of(peer, m.uuid);
+        snprintf(m.name, sizeof(m.name), "n%u", peer);
+        store_member_put(&list, &m);
+    }
+    reply.members = (struct store_members){.term = 1, .full = true, .list = buf_slice(&list)};
+    say(f, STORE_PEER_MASTER, &reply);
+    buf_fini(&list);
+}
+
+static void node_up(struct fixture *f, uint32_t peer, uint32_t epoch)
+{
+    uint8_t uuid[16];
+
+    uuid_of(peer, uuid);
+    client_core_on_peer_up(f->core, f->now, peer, uuid, epoch);
+    say(f, peer, &(struct store_msg){.type = MSG_NODE_INFO});
+}
+
+static void master_up(struct fixture *f)
+{
+    client_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER, (const uint8_t[16]){9}, 1);
+    say_members(f, 1);
+}
+
+/* ---- objects ---- */
+
+static struct mc_key block(uint8_t n)
+{
+    struct mc_key key;
+    uint8_t id[16];
+
+    memset(id, n, 16);
+    mc_key_block(&key, id);
+    return key;
+}
+
+static struct mc_key named(void)
+{
+    struct mc_key key;
+
+    mc_key_named(&key, "name", 4);
+    return key;
+}
+
+/* Lay an object into the node's memory; its payload is `byte` again and again. Returns its location for answers. */
+static struct store_loc object_at(
+    struct fixture *f, uint32_t peer, uint32_t slot, const struct mc_key *key, uint64_t generation, uint8_t byte)
+{
+    struct object_header header = {.generation = generation};
+    struct object_plan plan;
+    uint8_t *at = f->memory[peer] + (size_t)slot * SLOT;
+    uint32_t crc;
+
+    assert_int_equal(store_key_from(0, key, &header.key), MC_OK);
+    assert_int_equal(object_plan(&header.key, LENGTH, NULL, 0, &plan), MC_OK);
+    assert_true(object_size(&plan) <= SLOT);
+    memset(at + plan.header_len, byte, LENGTH);
+    crc = crc32c(0, at + plan.header_len, LENGTH);
+    object_seal(at, &plan, &header, &crc);
+    return (struct store_loc){.node = (uint16_t)(peer - 1),
+        .head = plan.header_len,
+        .offset = (uint64_t)slot * SLOT,
+        .length = LENGTH,
+        .generation = generation};
+}
+
+/* The master's answer to the last lookup: these copies of its only key, or why there are none. */
+static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, enum mc_miss miss)
+{
+    struct store_msg reply;
+    uint8_t why = (uint8_t)miss;
+    struct buf rows, list;
+
+    assert_non_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    reply = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP), MC_OK);
+    buf_init(&rows, 4096);
+    buf_init(&list, 4096);
+    for (uint32_t peer = 1; peer <= NODES; peer++) {
+        struct store_row row = {.epoch = 1};
+
+        uuid_of(peer, row.uuid);
+        store_row_put(&rows, &row);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        store_loc_put(&list, &locs[i]);
+    reply.found = (struct store_found){.rows = buf_slice(&rows), .locs = buf_slice(&list), .misses = slice_of(&why, 1)};
+    forget(f);
+    say(f, STORE_PEER_MASTER, &reply);
+    buf_fini(&rows);
+    buf_fini(&list);
+}
+
+/* ---- calls ---- */
+
+static void start(struct fixture *f, enum mc_store_opcode opcode, struct mc_key key)
+{
+    forget(f);
+    f->span = (struct mc_span){f->data, LENGTH};
+    f->op = (struct mc_store_op){.opcode = opcode, .key = key, .spans = &f->span, .nspans = 1};
+    f->call = (struct client_call){.kind = CALL_OP, .op = &f->op, .deadline_ns = f->now + DEADLINE_MS * NS_PER_MS};
+    assert_int_equal(client_core_start(f->core, f->now, &f->call), MC_OK);
+    assert_null(client_core_done(f->core));
+    tick(f, 0);
+}
+
+static void get(struct fixture *f, struct mc_key key)
+{
+    memset(f->data, 0, LENGTH);
+    start(f, MC_GET, key);
+}
+
+static void assert_running(struct fixture *f)
+{
+    assert_null(client_core_done(f->core));
+}
+
+static void assert_ended(struct fixture *f, enum mc_status status, enum mc_miss miss)
+{
+    assert_ptr_equal(client_core_done(f->core), &f->call);
+    assert_null(client_core_done(f->core));
+    assert_int_equal(f->op.result.status, status);
+    assert_int_equal(f->op.result.miss, miss);
+    assert_null(f->reads); /* nothing is read into the caller's memory any more */
+}
+
+static void assert_hit(struct fixture *f, uint8_t byte)
+{
+    assert_ended(f, MC_OK, MC_MISS_NONE);
+    assert_int_equal(f->op.result.length, LENGTH);
+    for (int i = 0; i < LENGTH; i++)
+        assert_int_equal(f->data[i], byte);
+}
+
+static struct mc_store_stats stats(const struct fixture *f)
+{
+    struct mc_store_stats s;
+
+    client_core_stats(f->core, &s);
+    return s;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = aligned_alloc(64, (sizeof(*f) + 63) / 64 * 64);
+    struct store_port port;
+    struct client_limits limits = {0};
+
+    memset(f, 0, sizeof(*f));
+    port = (struct store_port){.ctx = f,
+        .send = on_send,
+        .connect = on_connect,
+        .segments = on_segments,
+        .read = on_read,
+        .read_cancel = on_read_cancel};
+    assert_int_equal(client_core_create(&limits, &port, 1, &f->core), MC_OK);
+    f->now = NS_PER_S;
+    master_up(f);
+    for (uint32_t peer = 1; peer <= NODES; peer++)
+        node_up(f, peer, 1);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    client_core_close(f->core, f->now);
+    assert_null(client_core_done(f->core));
+    client_core_destroy(f->core);
+    forget(f);
+    free(f);
+    return 0;
+}
+
+/* ---- gets ---- */
+
+static void test_hit_is_located_once(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    assert_int_equal(f->op.result.node[0], 1);
+    get(f, key);
+    assert_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP)); /* from the cache */
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+}
+
+/* A wrong byte on one node, and on either of them: the other one is read, from byte 0. */
+static void test_corrupt_copy_fails_over(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc locs[NODES] = {object_at(f, 1, 0, &key, 11, 'a'), object_at(f, 2, 1, &key, 21, 'a')};
+    uint32_t bad;
+
+    get(f, key);
+    answer(f, locs, NODES, MC_MISS_NONE);
+    bad = f->read_peer;
+    f->memory[bad][locs[bad - 1].offset + locs[bad - 1].head + 5] ^= 1;
+    read_ends(f, MC_OK);
+    assert_running(f);
+    assert_int_equal(f->read_peer, bad); /* the header once more: it still stands */
+    assert_int_equal(f->read_count, 1);
+    read_ends(f, MC_OK);
+    assert_int_equal(f->read_peer, 3 - bad);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    assert_int_equal(f->op.result.node[0], 3 - bad);
+    assert_int_equal(stats(f).failovers, 1);
+    assert_int_equal(stats(f).checksum_errors, 1);
+    get(f, key); /* the bad copy's location is forgotten */
+    assert_int_equal(f->read_peer, 3 - bad);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+}
+
+static void test_dead_node_fails_over_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc locs[NODES] = {object_at(f, 1, 0, &key, 11, 'a'), object_at(f, 2, 0, &key, 21, 'a')};
+    uint32_t dead;
+
+    get(f, key);
+    answer(f, locs, NODES, MC_MISS_NONE);
+    dead = f->read_peer;
+    client_core_on_peer_down(f->core, f->now, dead);
+    assert_int_equal(f->reads_cancelled, 1);
+    assert_int_equal(f->read_peer, 3 - dead);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+}
+
+/* The connection stands, but no sign of life comes while a read is awaited: a ping after 100 ms, suspect 400 ms after it. */
+static void test_silent_node_fails_over(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc locs[NODES] = {object_at(f, 1, 0, &key, 11, 'a'), object_at(f, 2, 0, &key, 21, 'a')};
+    uint32_t silent;
+
+    get(f, key);
+    answer(f, locs, NODES, MC_MISS_NONE);
+    silent = f->read_peer;
+    tick(f, 101);
+    assert_non_null(find(f, silent, MSG_NODE_PIN));
+    tick(f, 390);
+    assert_int_equal(f->read_peer, silent);
+    tick(f, 20);
+    assert_int_equal(f->read_peer, 3 - silent);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+}
+
+/* The cached location is of an object that was evicted, and its place taken: asked again, read where it lies now. */
+static void test_stale_location_is_dropped(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7), other = block(8);
+    struct store_loc old = object_at(f, 1, 0, &key, 11, 'a'), new;
+
+    get(f, key);
+    answer(f, &old, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    object_at(f, 1, 0, &other, 12, 'b');
+    new = object_at(f, 2, 3, &key, 21, 'a');
+    get(f, key);
+    read_ends(f, MC_OK);
+    assert_running(f);
+    answer(f, &new, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    assert_int_equal(stats(f).stale_locations, 1);
+}
+
+/* The master itself has it wrong: it is asked once more, not for ever. */
+static void test_stale_index_is_asked_once_more(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 12, 'a');
+
+    loc.generation = 11;
+    get(f, key);
+    for (int asked = 0; asked < 2; asked++) {
+        assert_running(f);
+        answer(f, &loc, 1, MC_MISS_NONE);
+        read_ends(f, MC_OK);
+    }
+    assert_ended(f, MC_ENOENT, MC_MISS_STALE);
+    assert_int_equal(stats(f).misses[MC_MISS_STALE], 1);
+}
+
+/* The header changes between the first look and the second: that is an eviction, not a flipped bit. */
+static void test_evicted_while_read_is_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7), other = block(8);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    f->memory[1][loc.head] ^= 1;
+    read_ends(f, MC_OK);
+    object_at(f, 1, 0, &other, 12, 'b');
+    read_ends(f, MC_OK);
+    answer(f, NULL, 0, MC_MISS_EVICTED);
+    assert_ended(f, MC_ENOENT, MC_MISS_EVICTED);
+}
+
+/* Damaged on every attempt on the way here: as good as damaged where it lies. */
+static void test_damaged_on_the_wire_is_corrupt(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    get(f, key);
+    for (int asked = 0; asked < 2; asked++) {
+        answer(f, &loc, 1, MC_MISS_NONE);
+        read_ends(f, MC_EPROTO);
+    }
+    assert_ended(f, MC_ENOENT, MC_MISS_CORRUPT);
+    assert_int_equal(stats(f).checksum_errors, 2);
+}
+
+static void test_misses_have_reasons(void **state)
+{
+    static const enum mc_miss told[] = {MC_MISS_NEVER, MC_MISS_EVICTED, MC_MISS_PEER_DOWN};
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+        get(f, key);
+        answer(f, NULL, 0, told[i]);
+        assert_ended(f, MC_ENOENT, told[i]);
+    }
+    get(f, key);
+    f->span.len = LENGTH - 1;
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_ended(f, MC_ETOOBIG, MC_MISS_MISMATCH);
+    assert_int_equal(f->op.result.length, LENGTH);
+    client_core_on_peer_down(f->core, f->now, 1);
+    get(f, key); /* cached, but its owner hung up: the master is asked, and knows no better */
+    answer(f, &loc, 1, MC_MISS_NONE);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_ended(f, MC_ENOENT, MC_MISS_PEER_DOWN);
+}
+
+/* A node that came back with a new epoch lost what it held, whatever the master still says. */
+static void test_restarted_owner_is_stale(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    client_core_on_peer_down(f->core, f->now, 1);
+    node_up(f, 1, 2);
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_ended(f, MC_ENOENT, MC_MISS_STALE);
+    assert_int_equal(f->reads_started, 0);
+}
+
+/* ---- names ---- */
+
+static void test_names_ask_the_master(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = named();
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    loc.version = 5;
+    for (int i = 0; i < 2; i++) { /* also when it was read before */
+        get(f, key);
+        assert_null(f->reads);
+        answer(f, &loc, 1, MC_MISS_NONE);
+        read_ends(f, MC_OK);
+        assert_hit(f, 'a');
+        assert_int_equal(f->op.result.version, 5);
+        assert_false(f->op.result.maybe_stale);
+    }
+    loc.version = 4; /* an older one than this client has seen */
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_ended(f, MC_ENOENT, MC_MISS_STALE);
+}
+
+/* ---- the master ---- */
+
+static void test_master_down_cached_locations_serve(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key keys[] = {block(7), named()};
+
+    for (int i = 0; i < 2; i++) {
+        struct store_loc loc = object_at(f, 1, (uint32_t)i, &keys[i], 11 + (uint64_t)i, 'a');
+
+        loc.version = (uint64_t)i;
+        get(f, keys[i]);
+        answer(f, &loc, 1, MC_MISS_NONE);
+        read_ends(f, MC_OK);
+        assert_hit(f, 'a');
+    }
+    client_core_on_peer_down(f->core, f->now, STORE_PEER_MASTER);
+    for (int i = 0; i < 2; i++) {
+        get(f, keys[i]);
+        read_ends(f, MC_OK);
+        assert_hit(f, 'a');
+        assert_int_equal(f->op.result.maybe_stale, i == 1); /* a name may have moved on */
+    }
+    get(f, block(8));
+    assert_ended(f, MC_ENOENT, MC_MISS_MASTER_DOWN);
+    start(f, MC_REMOVE, block(7));
+    assert_ended(f, MC_EPEERDOWN, MC_MISS_NONE);
+}
+
+/* It hangs up, or it says nothing for 400 ms: whoever waits is told long before its deadline. One trial per 100 ms finds it
+ * again. */
+static void test_silent_master_is_down(void **state)
+{
+    struct fixture *f = *state;
+
+    get(f, block(7));
+    tick(f, 390);
+    assert_running(f);
+    tick(f, 20);
+    assert_ended(f, MC_ENOENT, MC_MISS_MASTER_DOWN);
+    get(f, block(7));
+    assert_ended(f, MC_ENOENT, MC_MISS_MASTER_DOWN); /* at once, and it is not asked */
+    assert_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    for (int i = 0; i < 10; i++)
+        tick(f, 50);
+    assert_in_range(count(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), 3, 6);
+    say_members(f, 1);
+    get(f, block(7));
+    answer(f, NULL, 0, MC_MISS_NEVER);
+    assert_ended(f, MC_ENOENT, MC_MISS_NEVER);
+}
+
+/* ---- deadlines ---- */
+
+static void test_deadlines_end_every_stage(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    get(f, key); /* while the master is asked: it lives, its answer is slow */
+    for (uint64_t ms = 0; ms < DEADLINE_MS - 100; ms += 100) {
+        client_core_on_message(f->core, f->now, STORE_PEER_MASTER, &(struct store_msg){.type = MSG_MASTER_MEMBERS});
+        tick(f, 100);
+        assert_running(f);
+    }
+    tick(f, 100);
+    assert_ended(f, MC_ETIMEDOUT, MC_MISS_TIMEOUT);
+
+    get(f, key); /* while it is read: the node lives and answers pings */
+    answer(f, &loc, 1, MC_MISS_NONE);
+    while (f->now + 200 * NS_PER_MS < f->call.deadline_ns) {
+        client_core_on_message(f->core, f->now, 1, &(struct store_msg){.type = MSG_NODE_INFO});
+        tick(f, 100);
+        assert_running(f);
+    }
+    tick(f, 200);
+    assert_ended(f, MC_ETIMEDOUT, MC_MISS_TIMEOUT);
+    assert_int_equal(f->reads_cancelled, 1);
+    assert_int_equal(stats(f).misses[MC_MISS_TIMEOUT], 2);
+
+    get(f, key); /* given up by the caller */
+    client_core_cancel(f->core, f->now, &f->call);
+    assert_ended(f, MC_ECANCELED, MC_MISS_NONE);
+}
+
+/* ---- puts ---- */
+
+/* The node that was asked to put; 0: none is. */
+static uint32_t asked_to_put(const struct fixture *f)
+{
+    for (uint32_t peer = 1; peer <= NODES; peer++)
+        if (find(f, peer, MSG_NODE_PUT))
+            return peer;
+    return 0;
+}
+
+static void put_answer(struct fixture *f, uint32_t peer, enum mc_status status, struct store_put_reply with)
+{
+    struct store_msg reply = store_msg_reply(find(f, peer, MSG_NODE_PUT), status);
+
+    reply.put_reply = with;
+    forget(f);
+    say(f, peer, &reply);
+}
+
+static void test_refused_put_goes_to_the_next_node(void **state)
+{
+    static const enum mc_status refusals[] = {MC_EBUSY, MC_ENOSPC}; /* draining; full of what may not go */
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 2; i++) {
+        uint32_t first;
+
+        start(f, MC_PUT, i ? named() : block(7));
+        first = asked_to_put(f);
+        assert_int_not_equal(first, 0);
+        put_answer(f, first, refusals[i], (struct store_put_reply){0});
+        assert_int_equal(asked_to_put(f), 3 - first);
+        put_answer(f, 3 - first, MC_OK, (struct store_put_reply){.version = 9});
+        assert_ended(f, MC_OK, MC_MISS_NONE);
+        assert_int_equal(f->op.result.node[0], 3 - first);
+    }
+    start(f, MC_PUT, block(7));
+    for (int i = 0; i < 2; i++)
+        put_answer(f, asked_to_put(f), MC_ENOSPC, (struct store_put_reply){0});
+    assert_ended(f, MC_ENOSPC, MC_MISS_NONE);
+}
+
+/* A queue is full here or there: the same node, a little later; there may be no other. */
+static void test_full_queue_is_tried_again(void **state)
+{
+    struct fixture *f = *state;
+
+    client_core_on_peer_down(f->core, f->now, 2);
+    start(f, MC_PUT, block(7));
+    put_answer(f, 1, MC_AGAIN, (struct store_put_reply){0});
+    assert_int_equal(asked_to_put(f), 0);
+    tick(f, 5);
+    put_answer(f, 1, MC_OK, (struct store_put_reply){0});
+    assert_ended(f, MC_OK, MC_MISS_NONE);
+    f->sends_refused = 2;
+    start(f, MC_UPSERT, named());
+    tick(f, 5);
+    tick(f, 5);
+    put_answer(f, 1, MC_OK, (struct store_put_reply){.version = 9});
+    assert_ended(f, MC_OK, MC_MISS_NONE);
+}
+
+/* A part is begun wherever it can be: refused here, or its node gone, it is begun there. */
+static void test_part_is_begun_at_the_next_node(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int gone = 0; gone < 2; gone++) {
+        struct client_call call = {.kind = CALL_PART_BEGIN, .deadline_ns = f->now + NS_PER_S};
+        struct store_msg reply;
+        uint32_t first;
+
+        forget(f);
+        call.part.key = block(7);
+        call.part.length = LENGTH;
+        assert_int_equal(client_core_start(f->core, f->now, &call), MC_OK);
+        tick(f, 0);
+        first = find(f, 1, MSG_PART_BEGIN) ? 1 : 2;
+        reply = store_msg_reply(find(f, first, MSG_PART_BEGIN), MC_EBUSY); /* it drains */
+        if (gone)
+            client_core_on_peer_down(f->core, f->now, first);
+        else
+            say(f, first, &reply);
+        tick(f, 0);
+        assert_non_null(find(f, 3 - first, MSG_PART_BEGIN));
+        reply = store_msg_reply(find(f, 3 - first, MSG_PART_BEGIN), MC_OK);
+        reply.put_reply.part = 5;
+        say(f, 3 - first, &reply);
+        assert_ptr_equal(client_core_done(f->core), &call);
+        assert_int_equal(call.status, MC_OK);
+        client_core_part_abort(f->core, f->now, call.part.handle);
+        assert_int_equal(find(f, 3 - first, MSG_PART_ABORT)->part.part, 5);
+    }
+}
+
+/* A node dies with a put under way: a block may be stored twice, a name may not (docs/decisions/032). */
+static void test_put_with_unknown_outcome(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t first;
+
+    start(f, MC_PUT, block(7));
+    first = asked_to_put(f);
+    client_core_on_peer_down(f->core, f->now, first);
+    tick(f, 0);
+    assert_int_equal(count(f, 3 - first, MSG_NODE_PUT), 1);
+    put_answer(f, 3 - first, MC_OK, (struct store_put_reply){0});
+    assert_ended(f, MC_OK, MC_MISS_NONE);
+    node_up(f, first, 1);
+
+    start(f, MC_UPSERT, named());
+    client_core_on_peer_down(f->core, f->now, asked_to_put(f));
+    assert_ended(f, MC_EPEERDOWN, MC_MISS_NONE);
+    assert_int_equal(count(f, 1, MSG_NODE_PUT) + count(f, 2, MSG_NODE_PUT), 1);
+}
+
+/* What was put is read without asking: its place was told with the answer. */
+static void test_put_is_cached(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    uint32_t peer;
+
+    start(f, MC_PUT, key);
+    peer = asked_to_put(f);
+    put_answer(f, peer, MC_OK, (struct store_put_reply){.loc = object_at(f, peer, 2, &key, 11, 'p'), .has_loc = true});
+    assert_ended(f, MC_OK, MC_MISS_NONE);
+    get(f, key);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'p');
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_hit_is_located_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_corrupt_copy_fails_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dead_node_fails_over_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_node_fails_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stale_location_is_dropped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stale_index_is_asked_once_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_evicted_while_read_is_stale, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_on_the_wire_is_corrupt, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_misses_have_reasons, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_restarted_owner_is_stale, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names_ask_the_master, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_master_down_cached_locations_serve, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_master_is_down, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadlines_end_every_stage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused_put_goes_to_the_next_node, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full_queue_is_tried_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_part_is_begun_at_the_next_node, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_put_with_unknown_outcome, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_put_is_cached, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
