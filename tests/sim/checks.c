@@ -17,6 +17,8 @@ void checks_always(struct world *world)
         node_core_ledger(world->procs[i].node, &ledger);
         if (!store_ledger_exact(&ledger))
             world_fail(world, "the ledger of node %u is not exact", i);
+        if (world->procs[i].draining && ledger.row[LEDGER_ACCEPTED].objects != world->procs[i].accepted)
+            world_fail(world, "node %u drains and takes a put", i);
     }
 }
 
@@ -130,6 +132,11 @@ void checks_end(struct world *world)
             go_get(&world->procs[i], false, block, true);
         for (uint32_t name = 0; name < NAMES; name++)
             go_get(&world->procs[i], true, name, true);
+        for (uint32_t model = 0; model < MODELS; model++)
+            go_model(&world->procs[i], model, 1 + i, true);
+        go_prefix(&world->procs[i], false, 0, PARTED, true);
+        for (uint16_t shard = 0; shard < SHARDS; shard++)
+            go_prefix(&world->procs[i], true, shard, (BLOCKS - PARTED) / SHARDS, true);
         proc_poll(&world->procs[i]);
     }
     run_until(world, world->now + 3 * NS_PER_S);

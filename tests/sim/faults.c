@@ -32,6 +32,46 @@ static void fault_kill(struct world *world, struct proc *proc)
     world_after(world, down, NULL, on_restart, NULL, proc->number);
 }
 
+/* What it holds stays readable until it goes. */
+static void drained_is_readable(struct world *world, struct proc *node)
+{
+    for (uint32_t block = 0; block < BLOCKS; block++) {
+        const struct block_state *state = &world->blocks[block];
+        struct proc *reader = &world->procs[1 + world->nodes_n + rng_below(&world->rng, world->clients_n)];
+
+        if (!world->ample || !state->acked || state->removed || state->holder != node->number ||
+            state->holder_incarnation != node->incarnation || !proc_runs(reader) || rng_chance(&world->rng, 0.7))
+            continue;
+        go_must_get(reader, block);
+        proc_poll(reader);
+    }
+}
+
+static void on_drained(struct world *world, struct event *event)
+{
+    struct proc *node = &world->procs[event->number];
+
+    if (!world->quiet && node->alive && node->draining)
+        fault_kill(world, node); /* and it comes back, taking puts again */
+}
+
+/* SIGTERM, and some time later the end. Nothing is out of order meanwhile, so nothing is excused. */
+static void fault_drain(struct world *world, struct proc *node)
+{
+    struct store_ledger ledger;
+
+    if (!node->alive || node->draining)
+        return;
+    world_trace(world, "drain %u", node->number);
+    node_core_drain(node->node);
+    node_core_ledger(node->node, &ledger);
+    node->draining = true;
+    node->accepted = ledger.row[LEDGER_ACCEPTED].objects;
+    drained_is_readable(world, node);
+    world_after(
+        world, 300 * NS_PER_MS + rng_below(&world->rng, 2000 * NS_PER_MS), NULL, on_drained, NULL, node->number);
+}
+
 static void on_reset(struct world *world, struct event *event)
 {
     link_reset(world, event->arg);
@@ -88,7 +128,7 @@ static void on_fault(struct world *world, struct event *event)
     if (world->quiet)
         return;
     world->faults++;
-    switch (rng_below(&world->rng, 10)) {
+    switch (rng_below(&world->rng, 11)) {
     case 0: fault_kill(world, node); break;
     case 1: fault_kill(world, &world->procs[0]); break;
     case 2: fault_kill(world, client); break;
@@ -110,6 +150,7 @@ static void on_fault(struct world *world, struct event *event)
         any->slow = rng_below(&world->rng, 30 * NS_PER_MS);
         world_after(world, ns, NULL, on_fast_again, NULL, any->number);
         break;
+    case 9: fault_drain(world, node); break;
     default: fault_flip(world); break;
     }
     world_after(world, (uint64_t)rng_exponential(&world->rng, 1.3e9), NULL, on_fault, NULL, 0);

@@ -87,8 +87,10 @@ static enum mc_status net_send(void *ctx, uint32_t peer, const struct store_msg 
 
     if (!link || !up_at(link, from))
         return MC_EPEERDOWN;
-    if (!world->quiet && rng_chance(&world->rng, 0.002))
+    if (!world->quiet && rng_chance(&world->rng, 0.002)) {
+        world->answers_lost += msg->reply;
         return MC_AGAIN; /* the queue is full */
+    }
     buf_init(&body, FRAME_BODY_MAX);
     store_msg_encode(msg, &body);
     if (buf_status(&body) != MC_OK)

@@ -30,6 +30,9 @@ enum {
     REGIONS_MAX = 4096,
     SEGMENTS = 2,
     BLOCKS = 64,
+    PARTED = 48, /* blocks from this one on are parts of blocks in SHARDS parts each */
+    SHARDS = 2,
+    MODELS = 3,
     NAMES = 12,
     VALUES_MAX = 65536,
     VALUE_SIZE_MAX = 12000,
@@ -59,6 +62,8 @@ struct proc {
     uint8_t *memory[SEGMENTS];
     uint64_t memory_size;
     uint64_t started;
+    bool draining;            /* node */
+    uint64_t accepted;        /* ... objects until it began to drain */
     bool info[NODES_MAX + 1]; /* client: the node's segments are known */
     uint32_t running;         /* client: operations under way */
 };
@@ -133,8 +138,15 @@ struct name_state {
 };
 
 struct block_state {
+    bool begun; /* somebody has begun to put it */
     bool acked, removed, damaged;
     uint32_t holder, holder_incarnation;
+};
+
+/* The record a master keeps for a model, once an answer has told. */
+struct model_state {
+    uint32_t incarnation; /* of the master; 0: not told yet */
+    uint32_t record;
 };
 
 struct world {
@@ -153,12 +165,14 @@ struct world {
     struct list copies;
     struct region regions[REGIONS_MAX];
     uint64_t next_region, next_copy;
-    uint64_t disturbed; /* last time something was out of order */
+    uint64_t disturbed;    /* last time something was out of order */
+    uint64_t answers_lost; /* found a full queue */
     uint64_t term_kept;
     bool ample; /* memory for everything: nothing may be evicted */
     bool may_flip;
     struct block_state blocks[BLOCKS];
     struct name_state names[NAMES];
+    struct model_state models[MODELS];
     uint64_t seen[CLIENTS_MAX][NAMES]; /* newest version each reader saw */
     struct value *values;
     uint32_t values_n;

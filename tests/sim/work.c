@@ -56,6 +56,19 @@ static void block_id(struct world *world, uint32_t block, uint8_t id[16])
     le64_put(id + 8, hash_mix(block + 77));
 }
 
+void block_key(struct world *world, uint32_t block, struct mc_key *key)
+{
+    uint32_t part = block < PARTED ? 0 : (block - PARTED) % SHARDS;
+    uint8_t id[16];
+
+    block_id(world, block - part, id);
+    mc_key_block(key, id);
+    if (block >= PARTED) {
+        key->shard = (uint16_t)part;
+        key->shards = SHARDS;
+    }
+}
+
 static uint32_t value_new(struct world *world, uint32_t key)
 {
     if (world->values_n + 1 >= VALUES_MAX)
@@ -82,6 +95,7 @@ static struct op *op_new(struct proc *client, bool named, uint32_t key)
     op->calm = calm(world);
     op->call.deadline_ns = world->now + (200 + rng_below(&world->rng, 1500)) * NS_PER_MS;
     op->what = OTHER;
+    op->answers_lost = world->answers_lost;
     if (named) {
         snprintf(op->name, sizeof(op->name), "name-%u", key);
         mc_key_named(&op->sop.key, op->name, strlen(op->name));
@@ -90,10 +104,7 @@ static struct op *op_new(struct proc *client, bool named, uint32_t key)
         op->seen = world->seen[client->number - 1 - world->nodes_n][key];
         op->exempts = world->names[key].exempt;
     } else {
-        uint8_t id[16];
-
-        block_id(world, key, id);
-        mc_key_block(&op->sop.key, id);
+        block_key(world, key, &op->sop.key);
     }
     return op;
 }
@@ -121,9 +132,12 @@ static void op_source(struct op *op, uint32_t value)
 {
     struct world *world = op->client->world;
 
+    if (!op->named)
+        world->blocks[op->key].begun = true;
     op->value = value;
     op->length = length_of(value);
-    if (rng_chance(&world->rng, 0.25)) /* too short for some: given up in the middle */
+    op->hasty = rng_chance(&world->rng, 0.25);
+    if (op->hasty) /* too short for some: given up in the middle */
         op->call.deadline_ns = world->now + (1 + rng_below(&world->rng, 15)) * NS_PER_MS;
     op->data = malloc(op->length);
     if (!op->data)
@@ -148,7 +162,7 @@ static void op_source(struct op *op, uint32_t value)
     }
     if (rng_chance(&world->rng, 0.15))
         op->meta.replicas = 2;
-    if (!op->named && op->key > 0 && rng_chance(&world->rng, 0.5)) {
+    if (!op->named && op->key > 0 && op->key < PARTED && rng_chance(&world->rng, 0.5)) {
         block_id(world, op->key - 1, op->meta.parent);
         op->meta.depth = op->key;
     }
@@ -170,20 +184,18 @@ static void go_put(struct proc *client, bool named, bool upsert)
     op_go(op);
 }
 
-void go_get(struct proc *client, bool named, uint32_t key, bool final)
+static void get_go(struct op *op)
 {
-    struct world *world = client->world;
-    struct op *op = op_new(client, named, key);
+    struct world *world = op->client->world;
 
     op->sop.opcode = MC_GET;
-    op->final = final;
     op->data = malloc(VALUE_SIZE_MAX);
     if (!op->data)
         abort();
     memset(op->data, 0x5a, VALUE_SIZE_MAX);
     op->what = WHOLE;
-    if (!final && !named && rng_chance(&world->rng, 0.3)) {
-        uint64_t length = length_of(BLOCK_VALUE + key);
+    if (!op->final && !op->named && rng_chance(&world->rng, 0.3)) {
+        uint64_t length = length_of(BLOCK_VALUE + op->key);
 
         op->what = RANGES;
         op->sop.ranges = op->range;
@@ -207,6 +219,22 @@ void go_get(struct proc *client, bool named, uint32_t key, bool final)
     op_go(op);
 }
 
+void go_get(struct proc *client, bool named, uint32_t key, bool final)
+{
+    struct op *op = op_new(client, named, key);
+
+    op->final = final;
+    get_go(op);
+}
+
+void go_must_get(struct proc *client, uint32_t block)
+{
+    struct op *op = op_new(client, false, block);
+
+    op->must_find = true;
+    get_go(op);
+}
+
 void go_simple(struct proc *client, enum mc_store_opcode opcode, bool named, uint32_t key, bool must_find)
 {
     struct op *op = op_new(client, named, key);
@@ -219,16 +247,48 @@ void go_simple(struct proc *client, enum mc_store_opcode opcode, bool named, uin
     op_go(op);
 }
 
-static void go_prefix(struct proc *client)
+void go_prefix(struct proc *client, bool parted, uint16_t shard, uint32_t n, bool final)
 {
     struct op *op = op_new(client, false, 0);
 
     op->what = PREFIX;
+    op->final = final;
     op->call.kind = CALL_PREFIX;
-    op->call.prefix.n = 1 + (uint32_t)rng_below(&client->world->rng, BLOCKS);
-    for (uint32_t i = 0; i < op->call.prefix.n; i++)
-        block_id(client->world, i, op->ids[i]);
+    op->call.prefix.n = n;
+    op->call.prefix.shard = parted ? shard : 0;
+    op->call.prefix.shards = parted ? SHARDS : 1;
+    for (uint32_t i = 0; i < n; i++)
+        block_id(client->world, parted ? PARTED + i * SHARDS : i, op->ids[i]);
     op->call.prefix.ids = (const uint8_t(*)[16])op->ids;
+    op->call.prefix.nodes = op->nodes;
+    op->call.prefix.nodes_max = NODES_MAX;
+    op_go(op);
+}
+
+static void go_any_prefix(struct proc *client)
+{
+    struct rng *rng = &client->world->rng;
+    bool parted = rng_chance(rng, 0.5);
+
+    go_prefix(client, parted, (uint16_t)rng_below(rng, SHARDS),
+        1 + (uint32_t)rng_below(rng, parted ? (BLOCKS - PARTED) / SHARDS : PARTED), false);
+}
+
+void go_model(struct proc *client, uint32_t model, uint32_t record, bool final)
+{
+    struct op *op = op_new(client, true, 0);
+
+    op->what = MODEL;
+    op->final = final;
+    op->key = model;
+    op->value = record;
+    snprintf(op->name, sizeof(op->name), "model-%u", model);
+    snprintf(op->record, sizeof(op->record), "%u", record);
+    buf_init(&op->other, sizeof(op->record));
+    op->call.kind = CALL_MODEL;
+    op->call.model.name = slice_str(op->name);
+    op->call.model.record = slice_str(op->record);
+    op->call.model.other = &op->other;
     op_go(op);
 }
 
@@ -241,10 +301,7 @@ static void go_pin(struct proc *client)
     op->call.kind = CALL_PIN;
     op->call.pins.n = 1 + (uint32_t)rng_below(&world->rng, 3);
     for (uint32_t i = 0; i < op->call.pins.n; i++) {
-        uint8_t id[16];
-
-        block_id(world, (uint32_t)rng_below(&world->rng, BLOCKS), id);
-        mc_key_block(&op->keys[i], id);
+        block_key(world, (uint32_t)rng_below(&world->rng, BLOCKS), &op->keys[i]);
     }
     op->call.pins.keys = op->keys;
     op->call.pins.pin_ms = 50 + (uint32_t)rng_below(&world->rng, 2000);
@@ -331,8 +388,10 @@ static void on_work(struct world *world, struct event *event)
         go_simple(client, MC_REMOVE, true, name, false);
     else if (dice < 88)
         go_simple(client, MC_EXISTS, false, block, false);
+    else if (dice < 91)
+        go_any_prefix(client);
     else if (dice < 92)
-        go_prefix(client);
+        go_model(client, (uint32_t)rng_below(&world->rng, MODELS), 1 + (uint32_t)rng_below(&world->rng, 3), false);
     else if (dice < 94)
         go_pin(client);
     else if (dice < 96)

@@ -6,26 +6,30 @@
 
 enum { CALM_MS = 1500, BLOCK_VALUE = 1 << 24 };
 
-enum what { WHOLE, RANGES, PREFIX, PIN, VIEW, PART_BEGIN, PART_WRITE, PART_COMMIT, OTHER };
+enum what { WHOLE, RANGES, PREFIX, PIN, VIEW, PART_BEGIN, PART_WRITE, PART_COMMIT, MODEL, OTHER };
 
 struct op {
     struct client_call call;
     struct mc_store_op sop;
     struct proc *client;
     enum what what;
-    bool named, must_find, final, calm;
+    bool named, must_find, final, calm, hasty;
     uint32_t key, value;
     uint64_t started, stops;
     uint64_t required, known, seen;
     uint32_t exempts;
+    uint64_t answers_lost;
     uint64_t length;
     uint8_t *data;
     struct mc_span span[2];
     struct mc_range range[3];
     struct mc_key keys[8];
     uint8_t ids[BLOCKS][16];
+    struct mc_prefix_node nodes[NODES_MAX];
     char name[16];
     uint64_t planes[3];
+    char record[16];
+    struct buf other; /* MODEL: the record that is there */
     struct mc_object_meta meta;
     uint64_t part;
     uint64_t at;
@@ -37,12 +41,18 @@ uint64_t disturbed_for(struct world *world, uint64_t ns);
 bool calm(const struct world *world);
 
 /* Contents are functions of a value's number. */
+/* Blocks 0..PARTED-1 are whole; the others are, SHARDS at a time, parts of one. */
+void block_key(struct world *world, uint32_t block, struct mc_key *key);
 uint64_t length_of(uint32_t value);
 bool is_content(const uint8_t *bytes, uint32_t value, uint64_t from, uint64_t len);
 
 /* Start an operation; work_done() gets it at its end. */
 void go_get(struct proc *client, bool named, uint32_t key, bool final);
 void go_simple(struct proc *client, enum mc_store_opcode opcode, bool named, uint32_t key, bool must_find);
+void go_must_get(struct proc *client, uint32_t block); /* ... and it has to be a hit, while all is calm */
+/* Of the plain blocks, or of those in parts: `shard` is the part that is wanted, but only blocks of which all parts are there count. */
+void go_prefix(struct proc *client, bool parted, uint16_t shard, uint32_t n, bool final);
+void go_model(struct proc *client, uint32_t model, uint32_t record, bool final);
 /* The next step of a put in parts. False: it is over. */
 bool part_goes_on(struct world *world, struct op *op);
 

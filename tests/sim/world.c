@@ -262,6 +262,7 @@ void proc_start(struct proc *proc)
     proc->incarnation++;
     proc->stopped_until = 0;
     proc->wake = DEADLINE_NONE;
+    proc->draining = false;
     proc->started = world->now;
     net_ports(proc, &port);
     if (proc->kind == PROC_MASTER)
