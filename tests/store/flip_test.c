@@ -1,7 +1,7 @@
 /* flip_test.c - goal: no flipped bit ever becomes wrong bytes of a get.
  * Method: master, two nodes and a client in this process, so that the nodes' memory can be reached; 10,000 random flips each in
- * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`), 2,000 each with two
- * (the other one is read); then 10,000 reads over a wire that flips bits. The seed is printed. */
+ * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`) and with two (the other
+ * one is read); then 10,000 reads each over a wire that flips bits, without and with a second copy elsewhere. The seed is printed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,14 +28,13 @@ static char run_dir[] = "/tmp/mc-flip-XXXXXX";
 static struct rng rng;
 static const char *transport = "auto";
 
-static struct mc_store *open_client(const char *by, const char *fault)
+static struct mc_store *open_client(const char *by, const char *host_id)
 {
     struct mc_store_opts opts = {
         .size = sizeof(opts),
         .master = store_master_address(master),
         .transport = by,
-        .fault = fault,
-        .host_id = "flip",
+        .host_id = host_id,
         .run_dir = run_dir,
         .connect_ms = 5000,
     };
@@ -124,7 +123,7 @@ static struct mc_store_result get_checked(struct mc_store *store, uint64_t numbe
     return op.result;
 }
 
-static void flip(struct mc_store *store, enum part part, uint32_t copies, int flips, uint64_t first)
+static void flip(struct mc_store *store, enum part part, uint32_t copies, uint64_t first)
 {
     struct mc_store_stats before, after;
     uint64_t hits = 0, misses = 0;
@@ -132,7 +131,7 @@ static void flip(struct mc_store *store, enum part part, uint32_t copies, int fl
     for (uint64_t i = 0; i < OBJECTS; i++)
         put_copies(store, first + i, LEN, copies);
     mc_store_stats(store, &before);
-    for (int i = 0; i < flips; i++) {
+    for (int i = 0; i < FLIPS; i++) {
         uint64_t number = first + rng_below(&rng, OBJECTS);
         struct mc_location rows[4];
         struct mc_key key = block(number);
@@ -175,28 +174,27 @@ static void flip(struct mc_store *store, enum part part, uint32_t copies, int fl
     }
 }
 
-static void flips_with_copies(uint32_t copies, int flips)
+static void flips_with_copies(uint32_t copies)
 {
-    struct mc_store *store = open_client(transport, NULL);
+    struct mc_store *store = open_client(transport, "flip");
 
     for (enum part part = HEADER; part <= PAYLOAD; part++)
-        flip(store, part, copies, flips, 10000 + 1000 * part + 100000 * copies);
+        flip(store, part, copies, 10000 + 1000 * part + 100000 * copies);
     mc_store_close(store);
 }
 
 static void flips_of_a_single_copy_are_misses(void **state)
 {
-    flips_with_copies(1, FLIPS);
+    flips_with_copies(1);
 }
 
 static void flips_of_one_of_two_are_hits(void **state)
 {
-    flips_with_copies(2, FLIPS / 5);
+    flips_with_copies(2);
 }
 
-/* A node whose answers are damaged on the wire: seven of ten pieces have a bit flipped. Most reads succeed all the same, because
- * damaged pieces are asked for again; some give up, which shows that there was damage. */
-static void flips_on_the_wire_are_never_seen(void **state)
+/* A node whose answers are damaged on the wire: seven of ten pieces have a bit flipped. */
+static struct store_node *damaged_start(void)
 {
     struct store_node_opts opts = {
         .listen = "127.0.0.1:0",
@@ -209,37 +207,86 @@ static void flips_on_the_wire_are_never_seen(void **state)
         .memory = 64 << 20,
         .ephemeral = true,
     };
-    struct mc_object_meta meta = {.node = "damaged"};
-    struct mc_store *store;
     struct store_node *damaged;
-    uint64_t hits = 0;
-    uint8_t data[WIRE_LEN];
 
     assert_int_equal(store_node_create(&opts, &damaged), MC_OK);
     assert_int_equal(store_node_start(damaged), MC_OK);
-    store = open_client("tcp", NULL);
-    for (uint64_t i = 0; i < OBJECTS; i++) {
-        struct mc_span span = {data, WIRE_LEN};
-        struct mc_store_op op = {.opcode = MC_PUT, .key = block(1 + i), .spans = &span, .nspans = 1, .meta = &meta};
-        uint64_t begun = now_ns();
+    return damaged;
+}
 
-        fill(data, WIRE_LEN, 1 + i);
-        while (memcmp(op.result.node, store_node_uuid(damaged), 16) != 0) { /* until the client is connected to it */
-            assert_true(now_ns() - begun < 10 * NS_PER_S);
-            mc_store_remove(store, &op.key, true, MS);
-            assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
-        }
+/* Put until that node has the first copy, and `copies` nodes have one: at first the client may not be connected to them. */
+static void put_at(struct mc_store *store, const struct store_node *first, uint64_t number, uint32_t copies)
+{
+    struct mc_object_meta meta = {.node = "damaged", .replicas = copies};
+    uint8_t data[WIRE_LEN];
+    struct mc_span span = {data, WIRE_LEN};
+    struct mc_store_op op = {.opcode = MC_PUT, .key = block(number), .spans = &span, .nspans = 1, .meta = &meta};
+    uint32_t n = 0;
+
+    fill(data, WIRE_LEN, number);
+    for (uint64_t begun = now_ns(); n != copies || memcmp(op.result.node, store_node_uuid(first), 16) != 0;) {
+        struct mc_location rows[4];
+
+        assert_true(now_ns() - begun < 10 * NS_PER_S);
+        mc_store_remove(store, &op.key, true, MS);
+        assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
+        n = 4;
+        assert_int_equal(mc_store_where(store, &op.key, MS, rows, &n), MC_OK);
     }
+}
+
+/* Most reads succeed all the same, because damaged pieces are asked for again. Some give up, which shows that there was damage:
+ * without another copy they are misses, counted as what they are, with one they are hits. */
+static void flips_on_the_wire(uint32_t copies)
+{
+    struct store_node *damaged = damaged_start();
+    struct mc_store *store = open_client("tcp", "far"); /* from all nodes alike */
+    struct mc_store_stats before, after;
+    uint64_t misses = 0;
+
+    for (uint64_t i = 0; i < OBJECTS; i++)
+        put_at(store, damaged, 1 + i, copies);
+    mc_store_stats(store, &before);
     for (int i = 0; i < FLIPS; i++) {
-        struct mc_store_result result = get_checked(store, 1 + rng_below(&rng, OBJECTS), WIRE_LEN, i % 4 == 0);
+        uint64_t number = 1 + rng_below(&rng, OBJECTS);
+        struct mc_location rows[4];
+        struct mc_key key = block(number);
+        uint32_t n = 4;
 
-        hits += result.status == MC_OK;
-        assert_true(result.status == MC_OK || result.status == MC_ENOENT || result.status == MC_ETIMEDOUT);
+        assert_int_equal(mc_store_where(store, &key, MS, rows, &n), MC_OK); /* so that both copies are known again */
+        struct mc_store_result result = get_checked(store, number, WIRE_LEN, i % 4 == 0);
+        if (result.status == MC_OK)
+            continue;
+        misses++;
+        assert_int_equal(result.status, MC_ENOENT);
+        assert_int_equal(result.miss, MC_MISS_CORRUPT);
     }
-    print_message("%llu of %d reads over a wire that flips bits are hits\n", (unsigned long long)hits, FLIPS);
-    assert_true(hits > FLIPS / 2 && hits < FLIPS);
+    mc_store_stats(store, &after);
+    print_message("copies %u: %llu of %d reads over a wire that flips bits are misses, failovers %llu\n", copies,
+        (unsigned long long)misses, FLIPS, (unsigned long long)(after.failovers - before.failovers));
+    assert_int_equal(after.misses[MC_MISS_CORRUPT] - before.misses[MC_MISS_CORRUPT], misses);
+    assert_true(after.checksum_errors > before.checksum_errors);
+    if (copies == 1)
+        assert_true(misses > 0 && misses < FLIPS / 2);
+    else
+        assert_true(misses == 0 && after.failovers > before.failovers);
+    for (uint64_t i = 0; i < OBJECTS; i++) {
+        struct mc_key key = block(1 + i);
+
+        assert_int_equal(mc_store_remove(store, &key, true, MS), MC_OK);
+    }
     mc_store_close(store);
     store_node_destroy(damaged);
+}
+
+static void flips_on_the_wire_are_misses(void **state)
+{
+    flips_on_the_wire(1);
+}
+
+static void flips_on_the_wire_of_one_of_two_are_hits(void **state)
+{
+    flips_on_the_wire(2);
 }
 
 static int start(void **state)
@@ -285,7 +332,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flips_of_a_single_copy_are_misses),
         cmocka_unit_test(flips_of_one_of_two_are_hits),
-        cmocka_unit_test(flips_on_the_wire_are_never_seen),
+        cmocka_unit_test(flips_on_the_wire_are_misses),
+        cmocka_unit_test(flips_on_the_wire_of_one_of_two_are_hits),
     };
 
     transport = argc > 1 ? argv[1] : transport;
