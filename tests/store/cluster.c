@@ -271,7 +271,7 @@ struct ledger cluster_ledger(struct server *node)
     if (!exact(text))
         fail_msg("ledger is not exact: %s", text);
     out.accepted = row_of(text, "accepted", NULL);
-    out.present = row_of(text, "present", NULL);
+    out.present = row_of(text, "present", &out.bytes);
     out.in_flight = row_of(text, "in_flight", NULL);
     out.used = row_of(text, "used", NULL);
     return out;

@@ -46,6 +46,7 @@ struct mc_store *cluster_client(struct cluster *c, const char *fault);
 /* Ledger of a node, after it was quiet for 500 ms: asserts that it is exact, and returns present objects and bytes. */
 struct ledger {
     uint64_t accepted, present, in_flight, used;
+    uint64_t bytes; /* of what is present, without headers */
 };
 struct ledger cluster_ledger(struct server *node);
 

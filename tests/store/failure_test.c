@@ -18,7 +18,7 @@
 #include "base/rng.h"
 #include "cluster.h"
 
-enum { MS = 5000, OBJECTS = 300, SIZE = 16384, READERS = 8, SAMPLES_MAX = 1 << 20 };
+enum { MS = 5000, OBJECTS = 300, SIZE = 16384, READERS = 8, SAMPLES_MAX = 1 << 18, ROUNDS = 5, WINDOW_MS = 300 };
 
 static struct cluster cluster;
 static struct mc_store *store;
@@ -166,42 +166,72 @@ static double p99_us(struct reader *readers)
     return (double)all[n * 99 / 100] / 1000;
 }
 
-static double measure(struct reader *readers, _Atomic bool *on, uint32_t ms)
+static double measure(struct reader *readers, _Atomic bool *on)
 {
     atomic_store(on, true);
-    usleep(ms * 1000);
+    usleep(WINDOW_MS * 1000);
     atomic_store(on, false);
     return p99_us(readers);
 }
 
+static double median(double *values, int n)
+{
+    for (int i = 1; i < n; i++)
+        for (int j = i; j > 0 && values[j] < values[j - 1]; j--) {
+            double swap = values[j];
+
+            values[j] = values[j - 1];
+            values[j - 1] = swap;
+        }
+    return values[n / 2];
+}
+
 /* ---- nodes ---- */
 
-/* Kill or stop node 1: its objects are misses at once (killed) or within 1 s (stopped), and others do not suffer. */
-static void others_go_on_without(int sig)
-{
-    static struct reader readers[READERS];
-    _Atomic bool stop = false, on = false;
+struct outage {
+    struct reader readers[READERS];
+    _Atomic bool stop, on;
     uint8_t victim[16];
-    uint32_t theirs = 0;
+};
 
-    uuid_of(1, victim);
+static void outage_begin(struct outage *o)
+{
+    *o = (struct outage){0};
+    uuid_of(1, o->victim);
     for (int i = 0; i < READERS; i++) {
-        readers[i] = (struct reader){.store = cluster_client(&cluster, NULL),
-            .avoid = victim,
-            .stop = &stop,
-            .measure = &on,
+        o->readers[i] = (struct reader){.store = cluster_client(&cluster, NULL),
+            .avoid = o->victim,
+            .stop = &o->stop,
+            .measure = &o->on,
             .samples = malloc(SAMPLES_MAX * sizeof(uint64_t)),
             .seed = (uint64_t)i};
-        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_on, &readers[i]), 0);
+        assert_int_equal(pthread_create(&o->readers[i].thread, NULL, read_on, &o->readers[i]), 0);
     }
     usleep(300000); /* locations are cached by now */
-    double before = measure(readers, &on, 1000);
+}
+
+static void outage_end(struct outage *o)
+{
+    atomic_store(&o->stop, true);
+    for (int i = 0; i < READERS; i++) {
+        pthread_join(o->readers[i].thread, NULL);
+        assert_int_equal(o->readers[i].failures, 0);
+        mc_store_close(o->readers[i].store);
+        free(o->readers[i].samples);
+    }
+}
+
+/* Kill or stop node 1: its objects are misses at once (killed) or within 1 s (stopped). */
+static void is_missed(const struct outage *o, int sig)
+{
     uint64_t start = now_ns();
+    uint32_t theirs = 0;
+
     cluster_kill(&cluster.node[1], sig);
     if (sig == SIGSTOP)
         usleep(1000000);
     for (int i = 0; i < OBJECTS; i++) {
-        if (memcmp(objects[i].node, victim, 16) != 0)
+        if (memcmp(objects[i].node, o->victim, 16) != 0)
             continue;
         uint64_t asked = now_ns();
         struct mc_store_result result = get_at(store, objects[i].number, SIZE, MS);
@@ -214,32 +244,56 @@ static void others_go_on_without(int sig)
     assert_true(theirs > OBJECTS / 10);
     while (now_ns() - start < NS_PER_S)
         usleep(1000);
-    double after = measure(readers, &on, 1000);
-    atomic_store(&stop, true);
-    for (int i = 0; i < READERS; i++) {
-        pthread_join(readers[i].thread, NULL);
-        assert_int_equal(readers[i].failures, 0);
-        mc_store_close(readers[i].store);
-        free(readers[i].samples);
+}
+
+/* Start or continue it, until it is chosen for puts again. */
+static void comes_back(const uint8_t uuid[16], int sig)
+{
+    static uint64_t first = 2000000;
+
+    if (sig == SIGSTOP)
+        cluster_kill(&cluster.node[1], SIGCONT);
+    else
+        cluster_node_start(&cluster, 1, NULL);
+    uint64_t used_ms = until_used_again(first, uuid);
+    first += 100000;
+    print_message(
+        "used again %llu ms after %s\n", (unsigned long long)used_ms, sig == SIGSTOP ? "SIGCONT" : "it listened");
+    assert_true((double)used_ms <= 2000 * crowd());
+}
+
+/* Gets on other nodes do not suffer: from 1 s on p99 <= 2 x before. p99 of 8 threads on few cores is at the mercy of whatever else
+ * runs, so the outage happens ROUNDS times, each between windows of its own: two before, whose ratio is what the machine does
+ * by itself, and one after. Medians of the ratios are compared. A reader that waits for the dead node even once in a hundred
+ * gets makes it 100 times 2. */
+static void others_go_on_without(int sig, uint64_t first)
+{
+    static struct outage o;
+    double ratio[ROUNDS], control[ROUNDS];
+
+    for (int round = 0; round < ROUNDS; round++) {
+        put_objects(first + (uint64_t)round * OBJECTS);
+        outage_begin(&o);
+        double before = measure(o.readers, &o.on), again = measure(o.readers, &o.on);
+        is_missed(&o, sig);
+        double after = measure(o.readers, &o.on);
+        outage_end(&o);
+        comes_back(o.victim, sig);
+        control[round] = before > again ? before / again : again / before;
+        ratio[round] = after / ((before + again) / 2);
+        print_message("p99 of others before %.0f and %.0f us, after %.0f us\n", before, again, after);
     }
-    print_message("p99 of others before %.0f us after %.0f us ratio %.2f\n", before, after, after / before);
-    assert_true(after <= 4 * before + 1000 * crowd()); /* goal 2; the rest is the machine's noise */
+    double noise = median(control, ROUNDS), by = median(ratio, ROUNDS);
+    print_message("median: %.2f x before; without an outage %.2f x\n", by, noise);
+    assert_true(by <= 2 * noise);
 }
 
 static void node_stopped_and_continued(void **state)
 {
-    uint8_t uuid[16];
-
-    put_objects(1000);
-    uuid_of(1, uuid);
-    others_go_on_without(SIGSTOP);
-    cluster_kill(&cluster.node[1], SIGCONT);
-    uint64_t used_ms = until_used_again(2000000, uuid), start = now_ns();
-    for (int i = 0; i < OBJECTS; i++)
+    others_go_on_without(SIGSTOP, 1000);
+    for (uint64_t i = 0, start = now_ns(); i < OBJECTS; i++) /* what it held is there again */
         while (get_at(store, objects[i].number, SIZE, MS).status != MC_OK)
             assert_true((double)(now_ns() - start) <= 2e9 * crowd());
-    print_message("used again %llu ms after SIGCONT\n", (unsigned long long)used_ms);
-    assert_true((double)used_ms <= 2000 * crowd());
 }
 
 static void node_killed_and_restarted(void **state)
@@ -248,12 +302,7 @@ static void node_killed_and_restarted(void **state)
 
     uuid_of(1, uuid);
     until_used_again(600000, uuid);
-    put_objects(3000);
-    others_go_on_without(SIGKILL);
-    cluster_node_start(&cluster, 1, NULL);
-    uint64_t used_ms = until_used_again(4000000, uuid);
-    print_message("used again %llu ms after it listened\n", (unsigned long long)used_ms);
-    assert_true((double)used_ms <= 2000 * crowd());
+    others_go_on_without(SIGKILL, 20000);
     uuid_of(1, again);
     assert_memory_equal(uuid, again, 16); /* identity is kept, its epoch is new */
     for (int i = 0; i < OBJECTS; i++) {
@@ -332,29 +381,33 @@ static void master_killed_and_replaced(void **state)
 
 /* ---- writers ---- */
 
-static uint64_t used_by_all(void)
+/* Nothing is in flight anywhere. What is used beyond the bytes of whole objects: their headers, and space that was lost. */
+static uint64_t overhead_of_all(void)
 {
-    uint64_t used = 0;
+    uint64_t overhead = 0;
 
     for (uint32_t i = 0; i < cluster.nodes; i++) {
         struct ledger l = cluster_ledger(&cluster.node[i]);
 
         assert_int_equal(l.in_flight, 0);
-        used += l.used;
+        overhead += l.used - l.bytes;
     }
-    return used;
+    return overhead;
 }
 
 static void writer_killed_in_the_middle(void **state)
 {
     struct server writer = {0};
     uint64_t complete = 0;
-    const uint64_t first = 7000000;
+    const uint64_t first = 7000000, before = overhead_of_all();
 
     cluster_writer_start(&cluster, &writer, first);
     usleep(100000 + 1000 * (useconds_t)(now_ns() % 50));
     cluster_kill(&writer, SIGKILL);
-    used_by_all(); /* nothing is in flight any more: the parts it had begun have come back */
+    uint64_t after = overhead_of_all();
+    print_message(
+        "used beside objects: %llu B before, %llu B after\n", (unsigned long long)before, (unsigned long long)after);
+    assert_true(after < before + WRITER_SIZE / 2); /* the parts it had begun have come back */
     for (uint64_t i = 0; i < 2000; i++) {
         struct mc_store_result whole = get_at(store, first + i, WRITER_SIZE, MS); /* checks the bytes */
 
