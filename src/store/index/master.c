@@ -1,7 +1,9 @@
 /* master.c - the shell around index_core: sockets, admin HTTP, the term file. See master.h.
  *
  * Heartbeats come in on connections of their own but are read by the same loop: what the loop cannot read in time it has not
- * read of anybody, and after a gap (loop.h) index_core_on_gap() says that this silence means nothing. */
+ * read of anybody. So time passes in the core only after the sockets of a turn were read; and when the timer comes late we were
+ * stopped, or the loop was busy, and index_core_on_gap() says that this silence means nothing. Nobody but the timer draws conclusions
+ * from silence, so no other watch is needed, and an idle master wakes for heartbeats only. */
 #include "store/index/master.h"
 
 #include <stdio.h>
@@ -18,7 +20,13 @@
 #include "store/link.h"
 #include "store/state.h"
 
-enum { PEERS_MAX = 4096, WHERE_MAX = 64, CREDITS = 16384 };
+enum {
+    PEERS_MAX = 4096,
+    WHERE_MAX = 64,
+    CREDITS = 16384,
+    LATE_MS =
+        150, /* together with the longest pause between two beats a node is allowed: under what makes it suspect */
+};
 
 struct store_master {
     struct loop *loop;
@@ -31,9 +39,9 @@ struct store_master {
     struct state_dir state;
     uint64_t term_kept;
     struct store_port port;
-    struct loop_gap gap;
     struct loop_timer wake;
-    struct loop_task settle;
+    uint64_t wake_ns; /* when it is due; DEADLINE_NONE */
+    struct loop_task tick, settle;
     char address[ADDR_TEXT_MAX], admin[ADDR_TEXT_MAX];
 };
 
@@ -54,8 +62,11 @@ static void keep_term(struct store_master *master)
 static void on_settle(struct loop *loop, struct loop_task *task)
 {
     struct store_master *master = container_of(task, struct store_master, settle);
+    uint64_t now = loop_now_ns(loop), wake = index_core_wake(master->core);
 
-    loop_timer_set(loop, &master->wake, index_core_wake(master->core));
+    master->wake_ns =
+        wake > now ? wake : deadline_min(master->wake_ns, now); /* what was due before stays due since then */
+    loop_timer_set(loop, &master->wake, wake);
 }
 
 static void settle(struct store_master *master)
@@ -64,21 +75,26 @@ static void settle(struct store_master *master)
     loop_defer(master->loop, &master->settle);
 }
 
-static void on_wake(struct loop *loop, struct loop_timer *timer)
+static void on_tick(struct loop *loop, struct loop_task *task)
 {
-    struct store_master *master = container_of(timer, struct store_master, wake);
+    struct store_master *master = container_of(task, struct store_master, tick);
 
     index_core_on_tick(master->core, loop_now_ns(loop));
     settle(master);
 }
 
-static void on_gap(struct loop *loop, struct loop_gap *gap, uint64_t gap_ns)
+static void on_wake(struct loop *loop, struct loop_timer *timer)
 {
-    struct store_master *master = container_of(gap, struct store_master, gap);
+    struct store_master *master = container_of(timer, struct store_master, wake);
+    uint64_t now = loop_now_ns(loop), late = now > master->wake_ns ? now - master->wake_ns : 0;
 
-    log_warn("master: stopped for %llu ms; silence of nodes in that time is not held against them",
-        (unsigned long long)(gap_ns / NS_PER_MS));
-    index_core_on_gap(master->core, loop_now_ns(loop));
+    master->wake_ns = DEADLINE_NONE;
+    if (late > LATE_MS * NS_PER_MS) {
+        log_warn("master: did not run for %llu ms; silence of nodes in that time is not held against them",
+            (unsigned long long)(late / NS_PER_MS));
+        index_core_on_gap(master->core, now);
+    }
+    loop_defer(loop, &master->tick);
 }
 
 /* ---- the core's port, and its peers ---- */
@@ -430,8 +446,9 @@ enum mc_status store_master_create(const struct store_master_opts *opts, struct 
     if (!master)
         return MC_ENOMEM;
     master->state.lock_fd = -1;
-    master->gap.fn = on_gap;
+    master->wake_ns = DEADLINE_NONE;
     loop_timer_init(&master->wake, on_wake);
+    loop_task_init(&master->tick, on_tick);
     loop_task_init(&master->settle, on_settle);
     master->metrics_own = !opts->metrics;
     master->metrics = opts->metrics ? opts->metrics : metrics_create();
@@ -442,7 +459,6 @@ enum mc_status store_master_create(const struct store_master_opts *opts, struct 
         store_master_destroy(master);
         return status;
     }
-    loop_gap_watch(master->loop, &master->gap);
     metrics_collector(master->metrics, collect, master);
     log_info("master serves at %s term %llu admin %s", master->address, (unsigned long long)master->term_kept,
         master->admin[0] ? master->admin : "none");
@@ -467,9 +483,8 @@ void store_master_destroy(struct store_master *master)
         index_core_destroy(master->core);
     if (master->loop) {
         loop_timer_cancel(master->loop, &master->wake);
+        loop_defer_cancel(master->loop, &master->tick);
         loop_defer_cancel(master->loop, &master->settle);
-        if (master->gap.link.next)
-            loop_gap_unwatch(master->loop, &master->gap);
         loop_destroy(master->loop);
     }
     if (master->metrics_own)
