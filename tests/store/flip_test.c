@@ -1,7 +1,8 @@
 /* flip_test.c - goal: no flipped bit ever becomes wrong bytes of a get.
  * Method: master, two nodes and a client in this process, so that the nodes' memory can be reached; 10,000 random flips each in
  * header, chunk table and payload, of objects with one copy (the outcome is a counted miss `corrupt` or `stale`) and with two (the other
- * one is read); then 10,000 reads each over a wire that flips bits, without and with a second copy elsewhere. The seed is printed. */
+ * one is read); 10,000 bits of the frames in which a node answers; then 10,000 reads each over a wire so bad that reads give up,
+ * without and with a second copy elsewhere. The seed is printed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "content.h"
+#include "noise.h"
 #include "store/index/master.h"
 #include "store/node/node.h"
 #include "store/object.h"
@@ -221,6 +223,72 @@ static void flips_of_one_of_two_are_hits(void **state)
     flips_with_copies(2);
 }
 
+/* Put until that node has the first copy, and `copies` nodes have one: at first the client may not be connected to them. */
+static void put_at(
+    struct mc_store *store, const struct store_node *first, const char *name, uint64_t number, uint32_t copies)
+{
+    struct mc_object_meta meta = {.node = name, .replicas = copies};
+    uint8_t data[WIRE_LEN];
+    struct mc_span span = {data, WIRE_LEN};
+    struct mc_store_op op = {.opcode = MC_PUT, .key = block(number), .spans = &span, .nspans = 1, .meta = &meta};
+    uint32_t n = 0;
+
+    fill(data, WIRE_LEN, number);
+    for (uint64_t begun = now_ns(); n != copies || memcmp(op.result.node, store_node_uuid(first), 16) != 0;) {
+        struct mc_location rows[4];
+
+        assert_true(now_ns() - begun < 10 * NS_PER_S);
+        mc_store_remove(store, &op.key, true, MS);
+        assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
+        n = op.result.status == MC_OK ? where(store, &op.key, rows) : 0;
+    }
+}
+
+/* One bit of each answer: in the data, and now and then where its frame begins, which ends the connection. The engine reads again,
+ * and what it cannot mend is a miss. */
+static void flips_of_frames_are_never_seen(void **state)
+{
+    struct noise *noise = noise_start(rng_u64(&rng));
+    struct store_node_opts opts = {
+        .listen = "127.0.0.1:0",
+        .advertise = noise_address(noise),
+        .master = store_master_address(master),
+        .host_id = "elsewhere",
+        .run_dir = run_dir,
+        .name = "noisy",
+        .transport = "tcp",
+        .memory = 64 << 20,
+        .ephemeral = true,
+    };
+    uint64_t hits = 0, heads = 0;
+    struct store_node *noisy;
+
+    assert_int_equal(store_node_create(&opts, &noisy), MC_OK);
+    noise_target(noise, store_node_address(noisy));
+    assert_int_equal(store_node_start(noisy), MC_OK);
+    struct mc_store *store = open_client("tcp", "far");
+    for (uint64_t i = 0; i < OBJECTS; i++)
+        put_at(store, noisy, "noisy", 1 + i, 1);
+    for (int i = 0; i < FLIPS; i++) {
+        bool head = i % 20 == 0;
+
+        heads += head;
+        noise_arm(noise, head);
+        struct mc_store_result result = get_checked(store, 1 + rng_below(&rng, OBJECTS), WIRE_LEN, i % 4 == 0);
+        hits += result.status == MC_OK;
+        assert_true(result.status == MC_OK || result.miss == MC_MISS_CORRUPT || result.miss == MC_MISS_STALE);
+    }
+    print_message("frames: %llu flips, %llu at their beginning; %llu hits of %d\n",
+        (unsigned long long)noise_flips(noise), (unsigned long long)heads, (unsigned long long)hits, FLIPS);
+    assert_true(noise_flips(noise) >= FLIPS - 1); /* the last one may be on its way */
+    assert_true(hits > FLIPS / 2);
+    for (uint64_t i = 0; i < OBJECTS; i++)
+        take_away(store, 1 + i);
+    mc_store_close(store);
+    store_node_destroy(noisy);
+    noise_stop(noise);
+}
+
 /* A node whose answers are damaged on the wire: seven of ten pieces have a bit flipped. */
 static struct store_node *damaged_start(void)
 {
@@ -242,26 +310,6 @@ static struct store_node *damaged_start(void)
     return damaged;
 }
 
-/* Put until that node has the first copy, and `copies` nodes have one: at first the client may not be connected to them. */
-static void put_at(struct mc_store *store, const struct store_node *first, uint64_t number, uint32_t copies)
-{
-    struct mc_object_meta meta = {.node = "damaged", .replicas = copies};
-    uint8_t data[WIRE_LEN];
-    struct mc_span span = {data, WIRE_LEN};
-    struct mc_store_op op = {.opcode = MC_PUT, .key = block(number), .spans = &span, .nspans = 1, .meta = &meta};
-    uint32_t n = 0;
-
-    fill(data, WIRE_LEN, number);
-    for (uint64_t begun = now_ns(); n != copies || memcmp(op.result.node, store_node_uuid(first), 16) != 0;) {
-        struct mc_location rows[4];
-
-        assert_true(now_ns() - begun < 10 * NS_PER_S);
-        mc_store_remove(store, &op.key, true, MS);
-        assert_int_equal(mc_store_sync(store, &op, 1, MS), MC_OK);
-        n = op.result.status == MC_OK ? where(store, &op.key, rows) : 0;
-    }
-}
-
 /* Most reads succeed all the same, because damaged pieces are asked for again. Some give up, which shows that there was damage:
  * without another copy they are misses, counted as what they are, with one they are hits. */
 static void flips_on_the_wire(uint32_t copies)
@@ -272,7 +320,7 @@ static void flips_on_the_wire(uint32_t copies)
     uint64_t misses = 0;
 
     for (uint64_t i = 0; i < OBJECTS; i++)
-        put_at(store, damaged, 1 + i, copies);
+        put_at(store, damaged, "damaged", 1 + i, copies);
     mc_store_stats(store, &before);
     for (int i = 0; i < FLIPS; i++) {
         uint64_t number = 1 + rng_below(&rng, OBJECTS);
@@ -355,6 +403,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flips_of_a_single_copy_are_misses),
         cmocka_unit_test(flips_of_one_of_two_are_hits),
+        cmocka_unit_test(flips_of_frames_are_never_seen),
         cmocka_unit_test(flips_on_the_wire_are_misses),
         cmocka_unit_test(flips_on_the_wire_of_one_of_two_are_hits),
     };
