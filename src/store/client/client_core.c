@@ -390,6 +390,11 @@ void client_core_on_io(struct client_core *core, uint64_t now, uint64_t cookie, 
     client_get_on_io(core, now, p, status);
 }
 
+bool client_core_usable(const struct client_core *core, uint32_t peer)
+{
+    return peer < core->peers_top && client_peer_usable(core, peer);
+}
+
 void client_core_stats(const struct client_core *core, struct mc_store_stats *out)
 {
     *out = core->stats;

@@ -141,6 +141,9 @@ uint64_t client_core_wake(const struct client_core *core);
 /* This process was stopped for a while: silence until now says nothing about others. */
 void client_core_on_gap(struct client_core *core, uint64_t now);
 
+/* Would a get ask this node? Not while it is suspect or gone. */
+bool client_core_usable(const struct client_core *core, uint32_t peer);
+
 void client_core_stats(const struct client_core *core, struct mc_store_stats *out);
 
 /* Members as last told by the master, one by one: *at starts at 0. */

@@ -418,6 +418,35 @@ static void test_silent_node_fails_over(void **state)
     assert_hit(f, 'a');
 }
 
+/* The master suspects a node that we have just heard: it is asked, and only its silence then makes it suspect here. */
+static void test_suspicion_of_the_master_is_checked(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = block(7);
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+    struct store_member m = {.epoch = 1, .state = NODE_SUSPECT};
+    struct store_msg notice = {.type = MSG_MASTER_MEMBERS};
+    struct buf list;
+
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    client_core_on_message(f->core, f->now, 1, &(struct store_msg){.type = MSG_NODE_INFO});
+    buf_init(&list, 4096);
+    uuid_of(1, m.uuid);
+    store_member_put(&list, &m);
+    notice.members.list = buf_slice(&list);
+    say(f, STORE_PEER_MASTER, &notice);
+    buf_fini(&list);
+    assert_true(client_core_usable(f->core, 1));
+    assert_non_null(find(f, 1, MSG_NODE_PIN));
+    tick(f, 401);
+    assert_false(client_core_usable(f->core, 1));
+    client_core_on_message(f->core, f->now, 1, &(struct store_msg){.type = MSG_NODE_INFO});
+    assert_true(client_core_usable(f->core, 1)); /* one sign of life */
+}
+
 /* The cached location is of an object that was evicted, and its place taken: asked again, read where it lies now. */
 static void test_stale_location_is_dropped(void **state)
 {
@@ -781,6 +810,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_corrupt_copy_fails_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dead_node_fails_over_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_node_fails_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_suspicion_of_the_master_is_checked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_location_is_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_index_is_asked_once_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted_while_read_is_stale, setup, teardown),

@@ -246,6 +246,8 @@ static void on_member(struct client_core *core, uint64_t now, const struct store
     if (member->state == NODE_SUSPECT || member->state == NODE_UNREACHABLE) {
         if (peer->health == PEER_OK && peer->heard + core->limits.suspect_ms * NS_PER_MS <= now)
             set_health(core, now, number, PEER_SUSPECT);
+        else if (peer->health == PEER_OK)
+            ping(core, now, number); /* we have heard it since; is it still there? */
     } else if (peer->health == PEER_SUSPECT) {
         set_health(core, now, number, PEER_OK); /* the master hears it */
         peer->heard = now;

@@ -88,11 +88,23 @@ static void announce(struct node *node)
     node->path = node->segments->count ? (uint8_t)mc_peer_path(node->engine, &node->probe_op.region) : MC_PATH_NONE;
     if (shell_same_host(store, &node->member))
         map_segments(node);
-    hot_node_up(&store->hot, node->peer, true);
     client_core_on_peer_up(store->core, now, node->peer, node->member.uuid, node->member.epoch);
     if (store_msg_decode(&frame, &msg, &bad) == MC_OK)
         client_core_on_message(store->core, now, node->peer, &msg);
     shell_settle(store);
+}
+
+void nodes_settle(struct mc_store *store)
+{
+    for (uint32_t i = 1; i < store->nodes_top; i++) {
+        struct node *node = store->nodes[i];
+        bool usable = node && node->announced && client_core_usable(store->core, i);
+
+        if (!node || node->hot == usable)
+            continue;
+        node->hot = usable;
+        hot_node_up(&store->hot, i, usable);
+    }
 }
 
 static void probe(struct node *node);
@@ -162,6 +174,7 @@ static void node_quiet(struct node *node)
     loop_timer_cancel(node->store->loop, &node->probe_again);
     if (node->probe)
         mc_batch_cancel(node->probe);
+    node->hot = false;
     hot_node_up(&node->store->hot, node->peer, false);
 }
 

@@ -151,6 +151,7 @@ static void on_settle(struct loop *loop, struct loop_task *task)
     struct mc_store *store = container_of(task, struct mc_store, settle_task);
 
     pump(store);
+    nodes_settle(store);
     set_wake(store);
 }
 

@@ -54,6 +54,7 @@ struct node {
     uint8_t probe_byte[64];
     struct loop_timer probe_again;
     bool announced;
+    bool hot;     /* callers may read from its memory */
     uint8_t path; /* enum mc_path its segments are read by; set when it is announced */
 };
 
@@ -110,6 +111,8 @@ extern const struct store_link_ops shell_master_ops;
 void node_connect(void *ctx, uint32_t peer, const struct store_member *member); /* slots of struct store_port */
 void node_disconnect(void *ctx, uint32_t peer);
 void nodes_fini(struct mc_store *store);
+/* Callers read from the memory of nodes that the core would ask, of no others. */
+void nodes_settle(struct mc_store *store);
 bool shell_same_host(const struct mc_store *store, const struct store_member *member);
 /* NULL: no node of that number. */
 struct node *shell_node(const struct mc_store *store, uint32_t peer);
