@@ -83,15 +83,13 @@ static void reap(struct loop *loop, struct loop_task *task)
     conn_free(conn);
 }
 
-/* `io` stays until the connection is freed: a gap watcher may cut us in front of our own callback, which then still comes. */
 static void close_socket(struct conn *conn)
 {
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
     if (conn->fd < 0)
         return;
-    if (conn->io.loop)
-        loop_io_want(&conn->io, 0);
+    loop_io_stop(&conn->io);
     if (conn->rst_on_close && !conn->is_unix)
         setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     close(conn->fd);
@@ -256,7 +254,6 @@ void conn_free(struct conn *conn)
     if (conn->resolve)
         conn->resolve->conn = NULL; /* it frees itself when it has its answer */
     close_socket(conn);
-    loop_io_stop(&conn->io);
     loop_timer_cancel(conn->loop, &conn->timer);
     loop_defer_cancel(conn->loop, &conn->flush_task);
     conn_recv_fini(conn);
@@ -343,8 +340,6 @@ static void on_io(struct loop *loop, struct loop_io *io, unsigned events)
     struct conn *conn = container_of(io, struct conn, io);
     int error;
 
-    if (conn->state == CONN_CLOSED)
-        return; /* cut just now */
     if (conn->state == CONN_CONNECTING) {
         error = socket_error(conn->fd);
         if (error)

@@ -103,7 +103,6 @@ bool loop_post(struct loop *loop, struct loop_task *task)
 
 static void run_task(struct loop *loop, struct loop_task *task)
 {
-    loop_enter(loop);
     /* From here on others may post it again, so nothing of it is read afterwards. */
     atomic_store(&task->queued, false);
     task->fn(loop, task);
@@ -125,7 +124,8 @@ static bool run_posted(struct loop *loop)
     while (order) {
         struct loop_task *next = order->next;
 
-        run_task(loop, order);
+        loop_enter(loop);
+        run_task(loop, order); /* posted tasks are not taken back, so a gap cannot have freed it */
         order = next;
     }
     return true;
@@ -156,9 +156,13 @@ static bool run_deferred(struct loop *loop)
     list_splice_back(&now, &loop->deferred);
     if (list_empty(&now))
         return false;
-    while ((node = list_pop_front(&now)) != NULL)
+    for (;;) {
+        loop_enter(loop); /* before it is taken off the list: a gap watcher may cancel it */
+        node = list_pop_front(&now);
+        if (!node)
+            return true;
         run_task(loop, list_entry(node, struct loop_task, link));
-    return true;
+    }
 }
 
 struct call {
@@ -215,18 +219,25 @@ static void run_gaps(struct loop *loop, uint64_t gap_ns)
     }
 }
 
-void loop_enter(struct loop *loop)
+/* True: watchers ran. They may have stopped, and their owners freed, whatever the caller was about to call. */
+static bool enter(struct loop *loop)
 {
     uint64_t now = now_ns(), gap = now - loop->last_ns;
 
     loop->now = loop->last_ns = now;
     loop->awake = true;
     if (gap <= LOOP_GAP_NS || !heap_has(&loop->gap_tick.node) || loop->in_gap)
-        return;
+        return false;
     loop->in_gap = true;
     run_gaps(loop, gap);
     loop->in_gap = false;
     loop->now = loop->last_ns = now_ns();
+    return true;
+}
+
+void loop_enter(struct loop *loop)
+{
+    (void)enter(loop);
 }
 
 /* Tick while somebody watches for gaps and some timer is set: a gap is held against times that are waited for, and where none
@@ -313,11 +324,15 @@ static void on_timer_fd(evutil_socket_t fd, short events, void *arg)
     loop->timer_armed_ns = DEADLINE_NONE;
     loop_enter(loop);
     loop->firing_ns = loop->now;
-    while ((top = heap_top(&loop->timers)) != NULL && top->key <= loop->firing_ns) {
-        struct loop_timer *timer = container_of(top, struct loop_timer, node);
+    for (;;) {
+        struct loop_timer *timer;
 
+        loop_enter(loop); /* before the heap is looked at: a gap watcher may cancel timers */
+        top = heap_top(&loop->timers);
+        if (!top || top->key > loop->firing_ns)
+            break;
+        timer = container_of(top, struct loop_timer, node);
         heap_del(&loop->timers, top);
-        loop_enter(loop);
         timer->fn(loop, timer);
     }
     loop->firing_ns = 0;
@@ -331,7 +346,8 @@ static void on_io(evutil_socket_t fd, short events, void *arg)
 {
     struct loop_io *io = arg;
 
-    loop_enter(io->loop);
+    if (enter(io->loop))
+        return; /* level triggered: what still stands is reported again */
     io->fn(io->loop, io, (events & EV_READ ? LOOP_READ : 0u) | (events & EV_WRITE ? LOOP_WRITE : 0u));
 }
 
@@ -340,11 +356,14 @@ static void on_hup_fd(evutil_socket_t fd, short events, void *arg)
     struct loop *loop = arg;
     struct epoll_event event;
 
-    /* One at a time: a callback may stop others. */
-    while (epoll_wait(loop->hup_fd, &event, 1, 0) == 1) {
-        struct loop_io *io = event.data.ptr;
+    /* One at a time: a callback or a gap watcher may stop others. */
+    for (;;) {
+        struct loop_io *io;
 
         loop_enter(loop);
+        if (epoll_wait(loop->hup_fd, &event, 1, 0) != 1)
+            return;
+        io = event.data.ptr;
         io->want &= ~(unsigned)LOOP_CLOSED;
         epoll_ctl(loop->hup_fd, EPOLL_CTL_DEL, io->fd, NULL);
         io->fn(loop, io, LOOP_CLOSED);

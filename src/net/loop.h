@@ -54,7 +54,8 @@ bool loop_in_thread(const struct loop *loop);
 /* For the HTTP glue and other users of libevent on the same loop; they call loop_enter() first in their callbacks. */
 struct event_base *loop_event_base(struct loop *loop);
 
-/* Update the cached time and run the gap watchers if we were stopped. Done before every callback of this header. */
+/* Update the cached time and run the gap watchers if we were stopped. Done before every callback of this header; what a watcher
+ * stops or cancels is not called any more. */
 void loop_enter(struct loop *loop);
 
 /* CLOCK_MONOTONIC at the start of the running callback; outside of callbacks: now. */
