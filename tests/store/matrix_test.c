@@ -9,7 +9,7 @@
  * a process too) the client is stopped, and later continued. Destinations are watched from then on; objects are read back
  * afterwards by a client that nothing happened to.
  *
- *     matrix_test [rounds per cell, default 3] [watch ms, default 300] [seed] */
+ *     matrix_test [rounds per cell, default 3] [watch ms, default 300] [seed] [lane, default all] [get|put, default both] */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -321,8 +321,10 @@ int main(int argc, char **argv)
     int rounds = argc > 1 ? atoi(argv[1]) : 3;
     watch_ms = argc > 2 ? (unsigned)atoi(argv[2]) : 300;
     uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : now_ns();
+    const char *only_lane = argc > 4 ? argv[4] : NULL, *only_op = argc > 5 ? argv[5] : NULL;
     struct setup setup;
     char command[64];
+    int ran = 0;
 
     printf("seed %llu\n", (unsigned long long)seed);
     rng_seed(&rng, seed);
@@ -330,13 +332,18 @@ int main(int argc, char **argv)
     setenv("MOONCAKE_LOG", "error", 1);
     DEMAND(mkdtemp(run_dir), "no directory: %m\n");
     for (size_t i = 0; i < sizeof(lanes) / sizeof(*lanes); i++) {
+        if (only_lane && strcmp(only_lane, lanes[i].name) != 0)
+            continue;
         set_up(&setup, &lanes[i]);
         for (int put = 0; put < 2; put++)
             for (enum mishap m = 0; m < MISHAPS; m++)
-                if (m != BLACK_HOLE || lanes[i].network)
+                if ((m != BLACK_HOLE || lanes[i].network) && (!only_op || strcmp(only_op, put ? "put" : "get") == 0)) {
                     cell(&setup, put, m, rounds);
+                    ran++;
+                }
         tear_down(&setup);
     }
+    DEMAND(ran, "there is no such cell\n");
     snprintf(command, sizeof(command), "rm -rf %s", run_dir);
     return system(command);
 }
