@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-enum { PIN_CALL_MS = 1000, REGISTER_RETRY_MS = 1000 };
+enum { PIN_CALL_MS = 1000, REGISTER_RETRY_MS = 1000, REGISTER_AGAIN_MS = 5000 };
 
 struct pin {
     struct list link;
@@ -86,12 +86,20 @@ static void register_work(struct pins *pins)
 
     pthread_mutex_unlock(&pins->lock);
     status = mc_store_register_model(pins->store, pins->model, pins->record, pins->record_size, PIN_CALL_MS, field);
-    if (status == MC_OK)
+    if (status == MC_OK && !pins->registered)
         log_info("model %s: fingerprint record registered", pins->model);
+    else if (status == MC_EMISMATCH && pins->registered)
+        log_warn(
+            "model %s: a new master was told another fingerprint record first, field %s differs; blocks stay apart, "
+            "but two kinds of workers serve one name",
+            pins->model, field);
     else if (status == MC_EMISMATCH)
         pins->mismatch(pins->arg, field);
     pthread_mutex_lock(&pins->lock);
-    pins->unregistered = status != MC_OK && status != MC_EMISMATCH;
+    pins->registered |= status == MC_OK;
+    pins->register_ns = status == MC_EMISMATCH
+                            ? DEADLINE_NONE
+                            : deadline_after_ms(now_ns(), pins->registered ? REGISTER_AGAIN_MS : REGISTER_RETRY_MS);
 }
 
 static void wait_until(struct pins *pins, uint64_t until_ns)
@@ -107,16 +115,15 @@ static void wait_until(struct pins *pins, uint64_t until_ns)
 static void *pins_main(void *arg)
 {
     struct pins *pins = arg;
-    uint64_t register_ns = now_ns() + REGISTER_RETRY_MS * NS_PER_MS;
 
     pthread_mutex_lock(&pins->lock);
+    pins->register_ns = deadline_after_ms(now_ns(), REGISTER_RETRY_MS);
     while (!pins->stop) {
         uint64_t next = held_sweep(pins);
         struct pin *pin = list_first(&pins->todo, struct pin, link);
 
-        if (pins->unregistered && now_ns() >= register_ns) {
+        if (now_ns() >= pins->register_ns) {
             register_work(pins);
-            register_ns = now_ns() + REGISTER_RETRY_MS * NS_PER_MS;
         } else if (pin && pin->released) {
             list_del(&pin->link);
             pins->count--;
@@ -126,7 +133,7 @@ static void *pins_main(void *arg)
         } else if (pins->rung || pins->stop) {
             pins->rung = false;
         } else {
-            wait_until(pins, pins->unregistered ? deadline_min(next, register_ns) : next);
+            wait_until(pins, deadline_min(next, pins->register_ns));
         }
     }
     pthread_mutex_unlock(&pins->lock);

@@ -4,7 +4,8 @@
  * them (W_RELEASE), when their time is over, or when this process ends (pins die with their client's connection).
  *
  * A model whose record could not be registered at the start, because no master answered, is registered when one does; if that
- * shows another record under the same name, `mismatch` is called once.
+ * shows another record under the same name, `mismatch` is called once. From then on it is said again now and then: a master that
+ * was replaced knows no records, and a worker of another kind must not be the first to tell it.
  * Threads: pins_add and pins_release from any thread; own thread inside. */
 #ifndef WORKER_PINS_H
 #define WORKER_PINS_H
@@ -26,7 +27,8 @@ struct pins {
     uint32_t count;
     bool stop;
     bool rung;         /* there may be something new to do */
-    bool unregistered; /* the model's record is still to be registered */
+    bool registered;      /* the model's record was taken once */
+    uint64_t register_ns; /* when it is said next */
     const char *model;
     const void *record;
     uint32_t record_size;

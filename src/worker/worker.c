@@ -172,7 +172,7 @@ static enum mc_status record_register(struct worker *worker, char *err, size_t e
     if (status != MC_OK)
         log_warn(
             "worker: fingerprint record not registered (%s), trying again in the background", mc_status_str(status));
-    worker->pins.unregistered = status != MC_OK;
+    worker->pins.registered = status == MC_OK;
     return MC_OK;
 }
 

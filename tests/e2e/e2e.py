@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 from service import Service, document, wait_for
 
@@ -125,6 +126,20 @@ def test_kill_node():
 
 def test_kill_master():
     killed_while_streaming("master")
+
+
+def test_new_master_learns_the_models():
+    with Service(BINARY) as service:
+        old = service.kill("master")
+        wait_for(lambda: service.pids().get("master", old) != old, 10, "the master was started again")
+
+        def models():
+            try:
+                with urllib.request.urlopen(f"http://{service.info['admin']}/metrics", timeout=5) as reply:
+                    return "\nmooncake_master_models 1\n" in reply.read().decode()
+            except OSError:
+                return False
+        wait_for(models, 30, "a worker told the new master its model's record")
 
 
 def test_stream_ends_when_all_workers_stop():

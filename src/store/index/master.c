@@ -158,6 +158,7 @@ enum row {
     ROW_BYTES,
     ROW_NODES,
     ROW_CLIENTS,
+    ROW_MODELS,
     ROW_COMMITS,
     ROW_LOOKUPS,
     ROW_PREFIXES,
@@ -179,6 +180,7 @@ static const struct metric_row rows[] = {
     [ROW_BYTES] = {"mooncake_master_index_bytes", METRIC_GAUGE, "Memory of the index, names included."},
     [ROW_NODES] = {"mooncake_master_nodes", METRIC_GAUGE, "Nodes by state.", {"state"}},
     [ROW_CLIENTS] = {"mooncake_master_clients", METRIC_GAUGE, "Clients connected."},
+    [ROW_MODELS] = {"mooncake_master_models", METRIC_GAUGE, "Models whose fingerprint record is known."},
     [ROW_COMMITS] = {"mooncake_master_commits_total", METRIC_COUNTER, "Objects committed."},
     [ROW_LOOKUPS] = {"mooncake_master_lookups_total", METRIC_COUNTER, "Keys looked up."},
     [ROW_PREFIXES] = {"mooncake_master_prefixes_total", METRIC_COUNTER, "Prefix queries."},
@@ -231,6 +233,7 @@ static void collect(void *arg)
     metric_set(only(master, ROW_DOOMED), (double)stats.doomed);
     metric_set(only(master, ROW_BYTES), (double)(stats.bytes + stats.name_bytes));
     metric_set(only(master, ROW_CLIENTS), stats.clients);
+    metric_set(only(master, ROW_MODELS), stats.models);
     metric_count_is(only(master, ROW_COMMITS), stats.commits);
     metric_count_is(only(master, ROW_LOOKUPS), stats.lookups);
     metric_count_is(only(master, ROW_PREFIXES), stats.prefixes);
