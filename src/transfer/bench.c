@@ -193,7 +193,8 @@ static void *worker_main(void *arg)
     uint64_t at = 0, now = now_ns();
 
     w->status = ops ? MC_OK : MC_ENOMEM;
-    while (w->status == MC_OK && now < w->until_ns) {
+    while (
+        w->status == MC_OK && (w->batches == 0 || now < w->until_ns)) { /* one at least: no figure is no measurement */
         uint64_t start;
 
         at = batch_fill(w, ops, at);

@@ -18,6 +18,7 @@ static int show(const struct te_bench_opts *opts)
         opts->transport, opts->opcode == MC_READ ? "read" : "write", (unsigned long long)opts->size, opts->batch,
         opts->threads, mc_status_str(status), r.gbytes_per_s, r.ops_per_s, r.p50_us, r.p99_us, r.cpu_s_per_gb,
         mc_path_str(r.transport), r.memcpy_gbytes_per_s, r.verified ? ", verified" : "");
+    fflush(stdout); /* or the next peer process has it in its buffer too */
     return !(status == MC_OK && r.gbytes_per_s > 0 && r.p50_us > 0 && r.p99_us >= r.p50_us && r.cpu_s_per_gb > 0 &&
              r.verified == opts->verify && r.memcpy_gbytes_per_s > 0);
 }
