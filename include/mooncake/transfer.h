@@ -11,8 +11,9 @@
  * thread that would write, before each piece of at most 256 KiB: is the region still registered, is the batch still
  * wanted, does the socket stand?
  *
- * What a caller may rely on. When a batch has completed, or mc_batch_cancel() has returned, local memory is neither
- * read nor written any more and may be used again at once. A batch never outlives its deadline by more than 50 ms.
+ * What a caller may rely on. When a batch has completed, or mc_batch_cancel() has returned, local memory is neither read nor
+ * written any more and may be used again at once. A batch never outlives its deadline by more than 50 ms of time in which
+ * both processes had a processor.
  * The peer's memory: of a batch that succeeded, or failed at its deadline, nothing is written later. Of a write that
  * failed or was cancelled *before* its deadline nothing is written later either, as long as the reset of its connection
  * reaches the peer, or both are on one host. Over a network that swallows packets without a word, bytes which left before

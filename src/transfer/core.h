@@ -42,9 +42,11 @@
 #define ATTEMPT_DAMAGED 8
 
 /* After a failed write was fenced by cutting its connection: time for a receive that is already inside the kernel at the
- * peer (at most one piece, 256 KiB) to end before the caller is told. The copy takes some 50 us, but on busy cores the peer
- * may have lost its processor in the middle of it: with 10 ms one write in a few hundred landed late at load 8. */
-#define FENCE_GRACE_NS (25 * NS_PER_MS)
+ * peer (at most one piece) to end before the caller is told. The copy takes some 50 us, but on busy cores the peer may have lost
+ * its processor in the middle of it: with 10 ms one write in a few hundred landed late at load 8. On this host nobody has to
+ * guess: see transport_ops.copying. */
+#define FENCE_GRACE_NS (35 * NS_PER_MS)
+#define FENCE_POLL_NS  NS_PER_MS
 
 struct shm;     /* shm/shm.h */
 struct session; /* shm/shm.h */
@@ -134,6 +136,7 @@ struct xfer {
     uint32_t bytes;
     uint32_t part_count;
     uint64_t started_ns;
+    uint64_t fence_id; /* of a write taken back whose transport has `copying`: what it looks for; 0: nothing */
     struct part parts[];
 };
 
@@ -153,6 +156,7 @@ struct mc_batch {
     struct loop_timer timer;
     enum mc_status first;      /* first failure */
     enum mc_status ending;     /* not MC_PENDING: failed or cancelled, waiting for fences */
+    uint64_t failed_ns;        /* when `ending` was set */
     uint64_t fence_until_ns;   /* completion not before this, when a write was cut */
     _Atomic int status;        /* enum mc_status; MC_PENDING until complete */
     _Atomic uint32_t finished; /* futex: 1 when nobody but the caller touches the batch any more */

@@ -55,6 +55,10 @@ struct transport_ops {
      * (CLOCK_MONOTONIC, ns) before which a copy that is under way inside the peer's kernel may still end, or 0. */
     uint64_t (*cancel)(struct transport *self, struct mc_peer *peer, struct xfer *xfer);
 
+    /* Is the peer still copying from a write that was taken back `waited_ns` ago? Asked about once a FENCE_POLL_NS, after the time
+     * that cancel() gave, of xfers with a fence_id, until it says no; it has to in the end. NULL: that time was enough. */
+    bool (*copying)(struct transport *self, struct mc_peer *peer, const struct xfer *xfer, uint64_t waited_ns);
+
     /* Cut one connection to the peer, as a broken network would. NULL without TRANSPORT_LINKS. For fault. */
     void (*cut)(struct transport *self, struct mc_peer *peer);
 

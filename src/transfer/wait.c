@@ -38,7 +38,7 @@ void word_wake(_Atomic uint32_t *word)
     word_wake_waiters(word);
 }
 
-/* On the loop's thread a fence can only be sat out: at most FENCE_GRACE_NS, when something is closed or cancelled there. */
+/* On the loop's thread a fence can only be sat out, when something is closed or cancelled there. */
 void fence_wait(uint64_t until_ns)
 {
     struct timespec at = {(time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S)};

@@ -6,9 +6,11 @@
  *                                                          pread(writer's memfd) or process_vm_readv; hazard = 0
  *     <------------------------------------------------- answer
  *
- * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece
- * is under way inside its kernel and ends within FENCE_GRACE_NS even when the owner is stopped: a system call is not cut by SIGSTOP.
- * Nor is there a stop between looking at the token and the call: base/uncut.h. */
+ * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece is
+ * under way inside its kernel, and the writer waits until the hazard is gone. A system call is not cut by SIGSTOP, nor is there a
+ * stop between looking at the token and the call (base/uncut.h): an owner that is seen stopped copies no more, whatever its
+ * hazard says. One that could run but is given no processor may hold a writer up for FENCE_STARVED_NS; that happens on hosts with
+ * many times more work than cores, and the alternative is a byte that lands in memory which is somebody else's by then. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +18,9 @@
 #include "base/uncut.h"
 #include "transfer/shm/shm_impl.h"
 
-#define TURN_BYTES (2u << 20) /* copied, then others get their turn */
+#define TURN_BYTES       (2u << 20)        /* copied, then others get their turn */
+#define FENCE_FIRST_NS   (200 * NS_PER_US) /* three times what a piece takes */
+#define FENCE_STARVED_NS NS_PER_S
 
 /* ---- writer ---- */
 
@@ -136,7 +140,40 @@ uint64_t pull_cancel(struct xfer *xfer)
     call->xfer = NULL;
     token_drop(session->shm->te, call->token);
     atomic_fetch_add_explicit(&xfer->batch->peer->count.fences, 1, memory_order_relaxed);
-    return page_has_hazard(session->page, call->token) ? now_ns() + FENCE_GRACE_NS : 0;
+    if (!page_has_hazard(session->page, call->token))
+        return 0;
+    xfer->fence_id = call->token;
+    return now_ns() + FENCE_FIRST_NS;
+}
+
+/* The process that shows a hazard for this token; 0: none does. */
+static pid_t copying_process(struct shm *shm, uint64_t token)
+{
+    pid_t pid = 0;
+
+    pthread_mutex_lock(&shm->lock);
+    list_for_each (it, &shm->sessions) {
+        const struct session *session = list_entry(it, struct session, link);
+
+        if (session->page && page_has_hazard(session->page, token))
+            pid = session->pid;
+    }
+    pthread_mutex_unlock(&shm->lock);
+    return pid;
+}
+
+bool pull_copying(struct shm *shm, const struct xfer *xfer, uint64_t waited_ns)
+{
+    pid_t pid = copying_process(shm, xfer->fence_id);
+
+    if (!pid)
+        return false;
+    switch (process_state(pid)) {
+    case PROCESS_STOPPED: return false;
+    case PROCESS_RUNNABLE: return waited_ns < FENCE_STARVED_NS;
+    case PROCESS_UNKNOWN: break;
+    }
+    return waited_ns < FENCE_GRACE_NS;
 }
 
 /* ---- owner ---- */

@@ -223,6 +223,11 @@ static uint64_t shm_cancel(struct transport *self, struct mc_peer *peer, struct 
     return pull_cancel(xfer);
 }
 
+static bool shm_copying(struct transport *self, struct mc_peer *peer, const struct xfer *xfer, uint64_t waited_ns)
+{
+    return pull_copying(self->te->shm, xfer, waited_ns);
+}
+
 static enum mc_status vm_probe(void)
 {
     uint64_t from = 42, to = 0;
@@ -238,6 +243,7 @@ const struct transport_ops shm_memfd_ops = {
     .fit = memfd_fit,
     .submit = shm_submit,
     .cancel = shm_cancel,
+    .copying = shm_copying,
 };
 
 const struct transport_ops shm_vm_ops = {
@@ -248,6 +254,7 @@ const struct transport_ops shm_vm_ops = {
     .fit = vm_fit,
     .submit = shm_submit,
     .cancel = shm_cancel,
+    .copying = shm_copying,
 };
 
 /* ---- in the calling thread ---- */

@@ -126,6 +126,14 @@ struct shm {
     struct loop_task pull_task;
 };
 
+/* process.c: what a process does, by what the kernel says of its threads. */
+enum process_state {
+    PROCESS_STOPPED,  /* each of its threads, by SIGSTOP; or it is gone */
+    PROCESS_RUNNABLE, /* a thread runs or waits for a processor */
+    PROCESS_UNKNOWN,  /* asleep in some call, or nothing may be seen of it */
+};
+enum process_state process_state(pid_t pid);
+
 /* page.c */
 enum mc_status page_create(struct shm *shm);
 void page_destroy(struct shm *shm);
@@ -184,6 +192,7 @@ void mapping_put(struct mapping *mapping); /* NULL is fine */
 /* pull.c */
 enum mc_status pull_submit(struct session *session, enum mc_path path, struct xfer *xfer);
 uint64_t pull_cancel(struct xfer *xfer);
+bool pull_copying(struct shm *shm, const struct xfer *xfer, uint64_t waited_ns);
 void pull_frame(struct session *session, const struct frame *frame);
 void pull_answer(struct session *session, const struct frame *frame);
 void pull_session_gone(struct session *session);

@@ -1,7 +1,9 @@
 /* shm_test.c - what is refused between processes of one host, and views in place. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -384,6 +386,37 @@ static void refused_segment(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* ---- what a process does ---- */
+
+static bool state_becomes(pid_t pid, enum process_state state)
+{
+    for (uint64_t until = deadline_after_ms(now_ns(), 10000); now_ns() < until; poll(NULL, 0, 1))
+        if (process_state(pid) == state)
+            return true;
+    return false;
+}
+
+static void states_of_a_process(void **state)
+{
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(60);
+        for (;;)
+            ;
+    }
+    assert_true(state_becomes(pid, PROCESS_RUNNABLE));
+    kill(pid, SIGSTOP);
+    assert_true(state_becomes(pid, PROCESS_STOPPED));
+    kill(pid, SIGCONT);
+    assert_true(state_becomes(pid, PROCESS_RUNNABLE));
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(process_state(pid), PROCESS_STOPPED); /* gone */
+    assert_int_equal(process_state(0), PROCESS_UNKNOWN);   /* of another PID namespace */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +429,7 @@ int main(void)
         cmocka_unit_test(views),
         cmocka_unit_test(freed_segments),
         cmocka_unit_test(refused_segment),
+        cmocka_unit_test(states_of_a_process),
     };
 
     return cmocka_run_group_tests_name("shm", tests, NULL, NULL);

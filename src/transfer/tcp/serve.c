@@ -11,6 +11,11 @@
 #include "base/log.h"
 #include "transfer/tcp/tcp.h"
 
+/* The nearer the instant after which no byte may be stored, the smaller the pieces: a receive that loses its processor half-way is
+ * the one thing that looking cannot prevent, and what is never begun cannot be late. */
+#define CAREFUL_NS    (50 * NS_PER_MS)
+#define CAREFUL_BYTES (16u << 10)
+
 struct serve {
     struct list link;
     struct tcp_link *on;
@@ -177,6 +182,8 @@ size_t serve_write_dst(struct tcp_link *link, uint64_t off, size_t max, void **d
     write->status = write_allowed(link, write);
     if (write->status != MC_OK)
         return throw_away(max, dst);
+    if (max > CAREFUL_BYTES && now_ns() + CAREFUL_NS > write->deadline_ns)
+        max = CAREFUL_BYTES;
     flow_seek(&write->flow, off);
     if (!region_alive(link->te, write->flow.runs[write->flow.at].region)) {
         write->status = MC_ENOENT;
