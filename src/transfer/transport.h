@@ -11,6 +11,7 @@
 #ifndef TRANSFER_TRANSPORT_H
 #define TRANSFER_TRANSPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mooncake/transfer.h"

@@ -26,7 +26,7 @@ struct pins {
     struct list todo, held; /* struct pin */
     uint32_t count;
     bool stop;
-    bool rung;         /* there may be something new to do */
+    bool rung;            /* there may be something new to do */
     bool registered;      /* the model's record was taken once */
     uint64_t register_ns; /* when it is said next */
     const char *model;
