@@ -1,6 +1,7 @@
 /* messages.h - every message type on the wire, in one table.
  *
- * X(NAME, number, "text for logs"). Ranges: 0x00xx common, 0x01xx transfer, 0x02xx store node, 0x03xx master, 0x04xx worker.
+ * X(NAME, number, "text for logs"). Ranges: 0x00xx common, 0x01xx transfer, 0x02xx store node, 0x03xx master, 0x04xx worker,
+ * 0x05xx compat.
  * Numbers are part of the wire format: never reuse or renumber. A room appends its rows to its own table below; the body
  * fields of each message are described in docs/wire.md.
  * A reply has the type of its request with FRAME_REPLY set in flags, and its status in the header. */
@@ -67,7 +68,19 @@
     X(W_DRAIN, 0x0406, "worker-drain")       /* take nothing new, finish what runs */
 /* append above this line: 0x04xx, src/worker and src/conductor */
 
-#define MESSAGES_ALL(X) MESSAGES_COMMON(X) MESSAGES_TRANSFER(X) MESSAGES_NODE(X) MESSAGES_MASTER(X) MESSAGES_WORKER(X)
+#define MESSAGES_COMPAT(X)                                                                                             \
+    X(CE_DESCRIBE, 0x0501, "describe") /* which memory have you registered? */                                         \
+    X(CE_NOTIFY, 0x0502, "notify")     /* a message for the application */                                             \
+    X(CE_PROBE, 0x0503, "probe")       /* do you answer? */
+/* append above this line: 0x05xx, compat/engine */
+
+#define MESSAGES_ALL(X)                                                                                                \
+    MESSAGES_COMMON(X)                                                                                                 \
+    MESSAGES_TRANSFER(X)                                                                                               \
+    MESSAGES_NODE(X)                                                                                                   \
+    MESSAGES_MASTER(X)                                                                                                 \
+    MESSAGES_WORKER(X)                                                                                                 \
+    MESSAGES_COMPAT(X)
 
 enum message_type {
 #define X(name, number, text) MSG_##name = (number),
