@@ -107,11 +107,26 @@ class Wheel:
         self.zip.close()
 
 
+def stem_of(about):
+    return f"{about['name'].replace('-', '_')}-{about['version']}"
+
+
 # ---- PEP 517 ----
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    """What pip wants to know first; without this it would have the wheel built twice."""
+    about = project()
+    info = f"{stem_of(about)}.dist-info"
+    os.makedirs(os.path.join(metadata_directory, info), exist_ok=True)
+    for name, text in info_files(about):
+        with open(os.path.join(metadata_directory, info, name), "w", encoding="utf-8") as file:
+            file.write(text)
+    return info
+
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     about = project()
-    stem = f"{about['name'].replace('-', '_')}-{about['version']}"
+    stem = stem_of(about)
     build = compiled()
     name = f"{stem}-{tag()}.whl"
     wheel = Wheel(os.path.join(wheel_directory, name))
