@@ -53,6 +53,9 @@ enum mc_status ce_create(const struct ce_opts *opts, struct ce_engine **out);
 /* Ends calls under way with MC_ECLOSED and waits until their threads have left. NULL is harmless. */
 void ce_destroy(struct ce_engine *engine);
 
+/* False in a forked child. */
+bool ce_usable(const struct ce_engine *engine);
+
 uint16_t ce_port(const struct ce_engine *engine);
 
 /* "host:port" as peers call us (brackets for IPv6). Lent until destroy. */

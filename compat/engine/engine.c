@@ -249,6 +249,11 @@ void ce_destroy(struct ce_engine *engine)
 
 /* ---- looking ---- */
 
+bool ce_usable(const struct ce_engine *engine)
+{
+    return engine->pid == getpid();
+}
+
 uint16_t ce_port(const struct ce_engine *engine)
 {
     return engine->port;
