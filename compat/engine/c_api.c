@@ -80,6 +80,7 @@ API transfer_engine_t createTransferEngine(const char *metadata_conn_string, con
     bool named = ip_or_host_name && *ip_or_host_name;
     struct ce_opts opts = {
         .host = named ? ip_or_host_name : local_server_name,
+        .name = local_server_name,
         .port = rpc_port <= UINT16_MAX ? (uint16_t)rpc_port : 0,
         .metadata = metadata_conn_string,
         .protocol = "tcp",

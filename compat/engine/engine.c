@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "compat/engine/impl.h"
+#include "compat/engine/meta.h"
 
 #define CONNS_MAX 16384
 
@@ -89,11 +90,23 @@ static enum mc_status listener_start(struct ce_engine *engine)
         return status;
     engine->port = listener_addr(engine->listener)->port;
     name.port = engine->port;
-    addr_format(&name, engine->session);
+    if (engine->set.service)
+        snprintf(engine->session, sizeof(engine->session), "%s", engine->set.text);
+    else
+        addr_format(&name, engine->session);
     if (!addr_is_loopback(&engine->set.bind))
         log_warn("engine: listening at %s, not authenticated: whoever reaches it may read and write registered memory",
             engine->set.bind.host);
     return MC_OK;
+}
+
+/* Where peers find us, for the metadata service: an address, unless we listen at all of them. */
+static enum mc_status publish(struct ce_engine *engine)
+{
+    struct addr at = ce_is_wildcard(&engine->set.bind) ? engine->set.name : engine->set.bind;
+
+    at.port = engine->port;
+    return engine->set.service ? ce_meta_publish(&engine->set, engine->session, &at) : MC_OK;
 }
 
 /* ---- start ---- */
@@ -161,8 +174,14 @@ static enum mc_status start(struct ce_engine *engine)
     status = loop_thread_start(engine->loop);
     if (status != MC_OK)
         goto undo_listener;
+    status = publish(engine);
+    if (status != MC_OK)
+        goto undo_thread;
     return MC_OK;
 
+undo_thread:
+    loop_thread_stop(engine->loop);
+    ce_serve_close(engine);
 undo_listener:
     listener_close(engine->listener);
 undo_managed:
@@ -226,6 +245,8 @@ void ce_destroy(struct ce_engine *engine)
 {
     if (!engine || engine->pid != getpid())
         return; /* a forked child has our memory, but not our thread, and our peers are the parent's */
+    if (engine->set.service)
+        ce_meta_withdraw(&engine->set, engine->session);
     atomic_store(&engine->closing, true);
     loop_call(engine->loop, calls_stop, engine);
     pthread_mutex_lock(&engine->done_lock);

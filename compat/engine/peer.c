@@ -4,7 +4,7 @@
  * after something changed. When the connection that questions go by is lost, the answer is forgotten: another process may
  * have the name when it stands again.
  *
- * A host name is looked up when the peer is made. When nobody answers there any more (`lost`), the next use looks it up again. */
+ * A host name, or a name at the metadata service, is looked up when the peer is made. When nobody answers there any more (`lost`), the next use looks it up again. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "compat/engine/impl.h"
+#include "compat/engine/meta.h"
 
 #define ASK_MS 2000
 
@@ -227,17 +228,27 @@ static void peer_close(struct ce_peer *peer)
     peer_free(peer);
 }
 
+/* Where the peer of that name listens. */
+static enum mc_status find_address(const struct ce_engine *engine, const char *name, struct addr *given)
+{
+    const char *why;
+
+    if (engine->set.service)
+        return ce_meta_find(&engine->set, name, given);
+    if (addr_parse(name, 0, given, &why) != MC_OK || given->kind == ADDR_UNIX || given->port == 0)
+        return MC_EINVAL;
+    return MC_OK;
+}
+
 static enum mc_status peer_make(struct ce_engine *engine, const char *name, struct ce_peer **out)
 {
     struct ce_peer *peer;
     char text[ADDR_TEXT_MAX];
     struct addr given, numeric;
-    enum mc_status status;
-    const char *why;
+    enum mc_status status = find_address(engine, name, &given);
 
-    if (addr_parse(name, 0, &given, &why) != MC_OK || given.kind == ADDR_UNIX || given.port == 0)
-        return MC_EINVAL;
-    status = ce_numeric(&given, engine->set.ip6, &numeric);
+    if (status == MC_OK)
+        status = ce_numeric(&given, engine->set.ip6, &numeric);
     if (status != MC_OK)
         return status;
     peer = calloc(1, sizeof(*peer));
@@ -245,7 +256,7 @@ static enum mc_status peer_make(struct ce_engine *engine, const char *name, stru
         return MC_ENOMEM;
     peer->engine = engine;
     peer->addr = numeric;
-    peer->by_name = given.kind == ADDR_NAME;
+    peer->by_name = given.kind == ADDR_NAME || engine->set.service;
     peer->refs = 1;
     list_init(&peer->used);
     list_init(&peer->waiters);

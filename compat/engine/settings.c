@@ -2,6 +2,7 @@
 #include "compat/engine/settings.h"
 
 #include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -95,7 +96,7 @@ enum mc_status ce_numeric(const struct addr *addr, bool ip6, struct addr *out)
     return resolve(addr->host, AF_UNSPEC, out);
 }
 
-static bool is_wildcard(const struct addr *addr)
+bool ce_is_wildcard(const struct addr *addr)
 {
     return strcmp(addr->host, "0.0.0.0") == 0 || strcmp(addr->host, "::") == 0;
 }
@@ -116,7 +117,7 @@ static enum mc_status bind_set(struct ce_settings *set)
             from.host);
         return MC_ENOENT;
     }
-    if (is_wildcard(&set->bind) && !ce_env_on("MOONCAKE_INSECURE")) {
+    if (ce_is_wildcard(&set->bind) && !ce_env_on("MOONCAKE_INSECURE")) {
         log_error("engine: %s would let everybody read and write registered memory: name one address, or set "
                   "MOONCAKE_INSECURE=1",
             set->bind.host);
@@ -125,12 +126,55 @@ static enum mc_status bind_set(struct ce_settings *set)
     return MC_OK;
 }
 
-static enum mc_status metadata_check(const char *text)
+/* "http://host:port/path". */
+static enum mc_status service_set(const char *url, struct ce_settings *set)
+{
+    const char *host = url + strlen("http://"), *path = strchr(host, '/'), *why = "it is too long";
+    size_t host_len = path ? (size_t)(path - host) : strlen(host);
+    char text[ADDR_TEXT_MAX];
+    enum mc_status status = MC_EINVAL;
+
+    if (!path || !path[1])
+        path = "/metadata";
+    if (host_len < sizeof(text) && strlen(path) < sizeof(set->meta_path)) {
+        snprintf(text, sizeof(text), "%.*s", (int)host_len, host);
+        strcpy(set->meta_path, path);
+        status = addr_parse(text, 80, &set->meta, &why);
+    }
+    if (status != MC_OK)
+        log_error("engine: metadata service '%s': %s", url, why);
+    set->service = true;
+    return status;
+}
+
+static enum mc_status metadata_set(const char *text, struct ce_settings *set)
 {
     if (text && strcmp(text, "P2PHANDSHAKE") == 0)
         return MC_OK;
-    log_error("engine: metadata service '%s' is not supported: only P2PHANDSHAKE is", text ? text : "");
+    if (text && strncmp(text, "http://", strlen("http://")) == 0)
+        return service_set(text, set);
+    log_error("engine: metadata service '%s' is not supported: P2PHANDSHAKE and http:// are", text ? text : "");
     return MC_ENOSUP;
+}
+
+/* With a service a name is any text, and where we listen is not said by it but by its host, if it has one. */
+static enum mc_status names_set(const struct ce_opts *opts, struct ce_settings *set)
+{
+    const char *name = opts->name ? opts->name : opts->host;
+    enum mc_status status = name_parse("host", opts->host, &set->name);
+
+    if (status != MC_OK)
+        return status;
+    if (set->service)
+        set->name.port = 0;
+    if (opts->port)
+        set->name.port = opts->port;
+    if (strlen(name) >= sizeof(set->text)) {
+        log_error("engine: the name is longer than %zu bytes", sizeof(set->text) - 1);
+        return MC_EINVAL;
+    }
+    strcpy(set->text, name);
+    return MC_OK;
 }
 
 static enum mc_status protocol_set(const char *text, struct ce_settings *set)
@@ -148,17 +192,14 @@ static enum mc_status protocol_set(const char *text, struct ce_settings *set)
 enum mc_status ce_settings_read(const struct ce_opts *opts, struct ce_settings *out)
 {
     struct ce_settings set = {.ip6 = ce_env_on("MC_USE_IPV6")};
-    enum mc_status status = metadata_check(opts->metadata);
+    enum mc_status status = metadata_set(opts->metadata, &set);
 
     if (status == MC_OK)
         status = protocol_set(opts->protocol, &set);
     if (status == MC_OK)
-        status = name_parse("host", opts->host, &set.name);
-    if (status != MC_OK)
-        return status;
-    if (opts->port)
-        set.name.port = opts->port;
-    status = bind_set(&set);
+        status = names_set(opts, &set);
+    if (status == MC_OK)
+        status = bind_set(&set);
     if (status != MC_OK)
         return status;
     set.timeout_ms = 1000 * (uint32_t)env_number("MC_TRANSFER_TIMEOUT", NULL, TIMEOUT_S, TIMEOUT_S_MIN, TIMEOUT_S_MAX);

@@ -5,6 +5,7 @@
  *   MC_MIN_RPC_PORT, MC_MAX_RPC_PORT   range of ports to choose from (15000 to 17000; MC_MIN_PRC_PORT... is read too)
  *   MC_TRANSFER_TIMEOUT    seconds, at least 5; default 30
  *   MC_USE_IPV6            names are looked up as IPv6
+ *   MC_METADATA_CLUSTER_ID part of the keys at a metadata service
  *   MOONCAKE_INSECURE      allows to listen on every address (0.0.0.0, ::)
  *
  * Threads: any (reads the environment). */
@@ -15,7 +16,11 @@
 #include "net/addr.h"
 
 struct ce_settings {
-    struct addr name; /* as peers call us; port 0: not wished for */
+    struct addr name;         /* as peers call us without a metadata service; port 0: not wished for */
+    char text[ADDR_TEXT_MAX]; /* with one: any text */
+    bool service;             /* there is one: */
+    struct addr meta;         /* where it is */
+    char meta_path[256];
     struct addr bind; /* numeric; the port is chosen later */
     bool tcp_only, ip6;
     uint32_t timeout_ms;
@@ -27,6 +32,9 @@ enum mc_status ce_settings_read(const struct ce_opts *opts, struct ce_settings *
 
 /* A numeric address for that one, in the family wanted. MC_OK, MC_ENOENT. May block. */
 enum mc_status ce_numeric(const struct addr *addr, bool ip6, struct addr *out);
+
+/* Every address of the machine? */
+bool ce_is_wildcard(const struct addr *addr);
 
 /* Set, and neither empty, 0, false nor off? */
 bool ce_env_on(const char *name);

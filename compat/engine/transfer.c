@@ -129,6 +129,27 @@ static enum mc_status known(struct ce_peer *peer, uint64_t want, uint64_t deadli
     }
 }
 
+/* The peer of that name, and what it has registered. A name that was looked up is looked up once more when nobody is left at the
+ * address it had: its process may have come back at another one. */
+static enum mc_status reach(struct ce_engine *engine, const char *target, bool fresh, uint64_t deadline_ns,
+    struct ce_peer **peer, struct ce_desc **desc)
+{
+    for (int tries = 1;; tries++) {
+        enum mc_status status = ce_peer_get(engine, target, peer);
+        bool again;
+
+        if (status != MC_OK)
+            return status;
+        status = known(*peer, fresh ? ce_peer_next(*peer) : 0, deadline_ns, desc);
+        if (status == MC_OK)
+            return MC_OK;
+        again = tries == 1 && status == MC_EPEERDOWN && (*peer)->by_name;
+        ce_peer_put(*peer);
+        if (!again)
+            return status;
+    }
+}
+
 static enum mc_status self_transfer(
     struct ce_peer *peer, struct ce_desc *desc, struct ce_op *ops, size_t n, uint64_t deadline_ns)
 {
@@ -201,16 +222,13 @@ static enum mc_status try_here(struct ce_peer *peer, const struct ce_desc *desc,
     return status == MC_ENOENT || status == MC_EPEERDOWN || status == MC_AGAIN ? MC_PENDING : status;
 }
 
-static enum mc_status carry(
-    struct ce_peer *peer, struct ce_op *ops, size_t n, const struct ce_note *note, uint64_t deadline_ns)
+static enum mc_status carry(struct ce_peer *peer, struct ce_desc *desc, struct ce_op *ops, size_t n,
+    const struct ce_note *note, uint64_t deadline_ns)
 {
     struct attempt attempt = {0};
-    struct ce_desc *desc;
     struct ce_call call;
-    enum mc_status status = known(peer, 0, deadline_ns, &desc);
+    enum mc_status status;
 
-    if (status != MC_OK)
-        return status;
     if (is_self(peer->engine, desc))
         status = self_transfer(peer, desc, ops, n, deadline_ns);
     else
@@ -225,15 +243,15 @@ static enum mc_status carry(
         ce_call_start(&call);
         status = ce_call_end_wait(&call, DEADLINE_NONE);
     }
-    ce_desc_unref(desc);
     return status;
 }
 
 enum mc_status ce_transfer(
     struct ce_engine *engine, const char *target, struct ce_op *ops, size_t n, const struct ce_note *note)
 {
+    struct ce_desc *desc;
     struct ce_peer *peer;
-    uint64_t bytes;
+    uint64_t bytes, deadline;
     enum mc_status status = ce_enter(engine);
 
     if (status != MC_OK)
@@ -241,10 +259,12 @@ enum mc_status ce_transfer(
     status = ops_check(ops, n, &bytes);
     if (status == MC_OK)
         status = note_check(note);
+    deadline = deadline_of(engine, bytes);
     if (status == MC_OK)
-        status = ce_peer_get(engine, target, &peer);
+        status = reach(engine, target, false, deadline, &peer, &desc);
     if (status == MC_OK) {
-        status = carry(peer, ops, n, note, deadline_of(engine, bytes));
+        status = carry(peer, desc, ops, n, note, deadline);
+        ce_desc_unref(desc);
         ce_peer_put(peer);
     }
     ce_leave(engine);
@@ -317,7 +337,7 @@ enum mc_status ce_submit(struct ce_engine *engine, const char *target, const str
     const struct ce_note *note, struct ce_call **out)
 {
     struct ce_call *call = NULL;
-    struct ce_peer *peer = NULL;
+    struct ce_peer *peer;
     struct ce_desc *desc;
     uint64_t bytes;
     enum mc_status status = ce_enter(engine);
@@ -327,16 +347,12 @@ enum mc_status ce_submit(struct ce_engine *engine, const char *target, const str
     call = calloc(1, sizeof(*call));
     status = call ? copy_args(call, ops, n, note, &bytes) : MC_ENOMEM;
     if (status == MC_OK)
-        status = ce_peer_get(engine, target, &peer);
-    if (status == MC_OK)
-        status = known(peer, 0, deadline_after_ms(now_ns(), OPEN_MS), &desc);
+        status = reach(engine, target, false, deadline_after_ms(now_ns(), OPEN_MS), &peer, &desc);
     if (status == MC_OK) {
         submit_to(call, peer, n, note, bytes, desc);
         ce_desc_unref(desc);
         *out = call;
     } else {
-        if (peer)
-            ce_peer_put(peer);
         if (call) {
             free(call->own_ops);
             free(call->own_note);
@@ -369,36 +385,50 @@ void ce_call_free(struct ce_call *call)
 
 /* ---- questions ---- */
 
-enum question { OPEN, FIRST, PROBE };
-
-static enum mc_status question(struct ce_engine *engine, const char *target, enum question what, uint64_t *addr)
+static enum mc_status probe(struct ce_engine *engine, const char *target, uint64_t deadline_ns)
 {
-    uint64_t deadline = deadline_after_ms(now_ns(), OPEN_MS);
-    struct ce_desc *desc;
     struct ce_peer *peer;
     struct ce_call call;
+    enum mc_status status = ce_peer_get(engine, target, &peer);
+
+    if (status != MC_OK)
+        return status;
+    ce_call_init(&call, peer, NULL, 0, deadline_ns);
+    call.probe = true;
+    ce_call_start(&call);
+    status = ce_call_end_wait(&call, DEADLINE_NONE);
+    ce_peer_put(peer);
+    return status;
+}
+
+enum mc_status ce_probe(struct ce_engine *engine, const char *target)
+{
+    uint64_t deadline = deadline_after_ms(now_ns(), OPEN_MS);
     enum mc_status status = ce_enter(engine);
 
     if (status != MC_OK)
         return status;
-    status = ce_peer_get(engine, target, &peer);
-    if (status != MC_OK) {
-        ce_leave(engine);
+    status = probe(engine, target, deadline);
+    if (status == MC_EPEERDOWN) /* a name may lead elsewhere by now */
+        status = probe(engine, target, deadline);
+    ce_leave(engine);
+    return status;
+}
+
+static enum mc_status question(struct ce_engine *engine, const char *target, bool fresh, uint64_t *addr)
+{
+    struct ce_desc *desc;
+    struct ce_peer *peer;
+    enum mc_status status = ce_enter(engine);
+
+    if (status != MC_OK)
         return status;
+    status = reach(engine, target, fresh, deadline_after_ms(now_ns(), OPEN_MS), &peer, &desc);
+    if (status == MC_OK) {
+        *addr = desc->first;
+        ce_desc_unref(desc);
+        ce_peer_put(peer);
     }
-    if (what == PROBE) {
-        ce_call_init(&call, peer, NULL, 0, deadline);
-        call.probe = true;
-        ce_call_start(&call);
-        status = ce_call_end_wait(&call, DEADLINE_NONE);
-    } else {
-        status = known(peer, what == FIRST ? ce_peer_next(peer) : 0, deadline, &desc);
-        if (status == MC_OK) {
-            *addr = desc->first;
-            ce_desc_unref(desc);
-        }
-    }
-    ce_peer_put(peer);
     ce_leave(engine);
     return status;
 }
@@ -407,18 +437,13 @@ enum mc_status ce_open(struct ce_engine *engine, const char *target)
 {
     uint64_t ignored;
 
-    return question(engine, target, OPEN, &ignored);
-}
-
-enum mc_status ce_probe(struct ce_engine *engine, const char *target)
-{
-    return question(engine, target, PROBE, NULL);
+    return question(engine, target, false, &ignored);
 }
 
 enum mc_status ce_first_address(struct ce_engine *engine, const char *target, uint64_t *addr)
 {
     uint64_t first;
-    enum mc_status status = question(engine, target, FIRST, &first);
+    enum mc_status status = question(engine, target, true, &first);
 
     if (status == MC_OK && first == 0)
         status = MC_ENOENT;

@@ -18,8 +18,8 @@ class Peer:
         self.churning = threading.Event()
         self.churns = 0
 
-    def start(self, host):
-        result = self.engine.initialize(host, "P2PHANDSHAKE", "tcp", "")
+    def start(self, host, metadata="P2PHANDSHAKE"):
+        result = self.engine.initialize(host, metadata, "tcp", "")
         return result, self.engine.get_rpc_port()
 
     def buffer(self, size, registered=True):

@@ -26,7 +26,7 @@ os.environ["MC_TRANSFER_TIMEOUT"] = "5"
 HOST = "::1" if LANE == "ip6" else "127.0.0.1"
 
 from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode  # noqa: E402
-from processes import Far, Memory, noise  # noqa: E402
+from processes import Far, Memory, Metadata, noise  # noqa: E402
 
 TIMEOUT = 5  # MC_TRANSFER_TIMEOUT
 SLACK = 10  # of a busy machine
@@ -493,6 +493,68 @@ class Failures(unittest.TestCase):
         done.set()
         counter.join()
         self.assertGreater(counted[0], 100)
+
+
+class Named(unittest.TestCase):
+    """Names that a metadata service knows."""
+
+    def setUp(self):
+        self.service = Metadata()
+        self.name = f"{'[::1]' if LANE == 'ip6' else HOST}:12345"  # a name: nothing listens at that port
+        self.far = Far(HOST).begin_named(self.name, self.service.url)
+        self.there, _ = self.far.buffer(100000)
+        self.here = Memory(100000, noise(1, 100000))
+        bare = f"[{HOST}]" if LANE == "ip6" else HOST
+        self.e = engine(f"{bare}:777", metadata=self.service.url)
+
+    def tearDown(self):
+        self.far.end()
+        self.e = None
+        self.service.end()
+
+    def write(self, name=None):
+        return self.e.transfer_sync_write(name or self.name, self.here.addr, self.there, 100000)
+
+    def test_names(self):
+        self.assertNotEqual(self.far.port, 12345)
+        self.assertIn(f"mooncake/rpc_meta/{self.name}", self.service.keys)
+        self.assertEqual(self.write(), 0)
+        self.assertEqual(bytes.fromhex(self.far.look(self.there, 100000)), self.here.get())
+        self.assertNotEqual(self.e.get_first_buffer_address(self.name), 0)
+        self.assertEqual(self.e.send_probe(self.name), 0)
+        self.assertEqual(self.write("nobody"), -1)
+        self.assertEqual(self.write("a b/c?&=%"), -1)
+        self.assertEqual(len(self.service.keys), 2)
+        self.far.end()
+        self.e = None
+        self.assertEqual(self.service.keys, {})
+
+    def test_name_taken(self):
+        self.assertEqual(TransferEngine().initialize(self.name, self.service.url, "tcp", ""), -1)
+        self.assertEqual(self.write(), 0)
+
+    def test_killed_and_back(self):
+        self.assertEqual(self.write(), 0)
+        self.far.kill()
+        self.assertIn(f"mooncake/rpc_meta/{self.name}", self.service.keys)  # it could not withdraw
+        self.far = Far(HOST).begin_named(self.name, self.service.url)
+        self.there, _ = self.far.buffer(100000)
+        self.assertEqual(self.e.get_first_buffer_address(self.name) != 0, True)  # asks the service again: nobody is at the old port
+        self.assertEqual(self.write(), 0)
+        self.assertEqual(bytes.fromhex(self.far.look(self.there, 100000)), self.here.get())
+
+    def test_service_gone(self):
+        self.assertEqual(self.write(), 0)
+        self.service.end()
+        self.assertEqual(self.write(), 0)  # who is known stays known
+        self.assertEqual(self.write("other"), -1)
+        self.assertEqual(TransferEngine().initialize(HOST, self.service.url, "tcp", ""), -1)
+        self.service = Metadata()
+
+    def test_cluster(self):
+        far = Far(HOST, MC_METADATA_CLUSTER_ID="c7").begin_named(self.name, self.service.url)
+        self.assertIn(f"mooncake/c7/rpc_meta/{self.name}", self.service.keys)
+        far.end()
 
 
 class AsTheirCallersDo(unittest.TestCase):

@@ -1,11 +1,14 @@
 """processes - second processes of the compat tests, and memory to move."""
 import ctypes
+import http.server
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
+import urllib.parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -25,6 +28,13 @@ class Far:
             self.child.stdin.flush()
             return json.loads(self.child.stdout.readline())["result"]
         return ask
+
+    def begin_named(self, name, service):
+        """Start its engine under a name at a metadata service."""
+        result, self.port = self.start(name, service)
+        assert result == 0, result
+        self.session = name
+        return self
 
     def begin(self, port=0):
         """Start its engine, at `port` when given; the name that others call it by."""
@@ -53,6 +63,54 @@ class Far:
             self.child.kill()
             self.child.wait()
         self.child.stdout.close()
+
+
+class Metadata:
+    """A metadata service as the existing one is: a key that is there is not put again. In a thread of this process."""
+
+    def __init__(self):
+        self.keys, self.asked = {}, []
+        service = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+            def answer(self, code, body=b""):
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def key(self):
+                parts = urllib.parse.urlsplit(self.path)
+                service.asked.append((self.command, parts.path))
+                return urllib.parse.parse_qs(parts.query).get("key", [""])[0]
+
+            def do_GET(self):
+                key = self.key()
+                self.answer(*((200, service.keys[key]) if key in service.keys else (404,)))
+
+            def do_PUT(self):
+                key, body = self.key(), self.rfile.read(int(self.headers["Content-Length"]))
+                if not key or key in service.keys:
+                    self.answer(400, b"Duplicate rpc_meta key not allowed")
+                    return
+                service.keys[key] = body
+                self.answer(200)
+
+            def do_DELETE(self):
+                self.answer(200 if service.keys.pop(self.key(), None) is not None else 404)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/metadata"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def end(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
 
 
 class Memory:
