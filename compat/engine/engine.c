@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "compat/engine/env.h"
 #include "compat/engine/impl.h"
 #include "compat/engine/meta.h"
 
@@ -198,8 +199,10 @@ enum mc_status ce_create(const struct ce_opts *opts, struct ce_engine **out)
 {
     struct ce_settings set;
     struct ce_engine *engine;
-    enum mc_status status = ce_settings_read(opts, &set);
+    enum mc_status status;
 
+    ce_env_tell();
+    status = ce_settings_read(opts, &set);
     if (status != MC_OK)
         return status;
     engine = calloc(1, sizeof(*engine));

@@ -373,7 +373,7 @@ enum mc_status ce_peer_get(struct ce_engine *engine, const char *name, struct ce
     }
     status = peer_make(engine, name, &peer);
     if (status != MC_OK) {
-        log_warn("engine: peer '%s': %s", name, status == MC_EINVAL ? "must be host:port" : mc_status_str(status));
+        log_warn("engine: peer '%.200s': %s", name, status == MC_EINVAL ? "must be host:port" : mc_status_str(status));
         return status;
     }
     return add(engine, peer, out);

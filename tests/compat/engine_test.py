@@ -26,7 +26,7 @@ os.environ["MC_TRANSFER_TIMEOUT"] = "5"
 HOST = "::1" if LANE == "ip6" else "127.0.0.1"
 
 from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode  # noqa: E402
-from processes import Far, Memory, Metadata, noise  # noqa: E402
+from processes import Far, Memory, Metadata, Relay, noise  # noqa: E402
 
 TIMEOUT = 5  # MC_TRANSFER_TIMEOUT
 SLACK = 10  # of a busy machine
@@ -101,6 +101,13 @@ class Arguments(unittest.TestCase):
         self.assertEqual(run("localhost", MC_USE_IPV6="1")[0][0], 0)
         result, said = run("127.0.0.1", MC_TRANSFER_TIMEOUT="1")
         self.assertIn("MC_TRANSFER_TIMEOUT", said)
+        result, said = run("127.0.0.1", MC_MTU="4096", MC_TCP_SLICE_SIZE="65536", MC_REDIS_PASSWORD="x", MC_FORCE_TPC="1",
+                           MC_STORE_MEMCPY="1")
+        self.assertRegex(said, "info .*without meaning here:(?=.* MC_MTU)(?=.* MC_TCP_SLICE_SIZE)(?=.* MC_REDIS_PASSWORD)")
+        self.assertRegex(said, "warn .*nobody knows: MC_FORCE_TPC\n")
+        self.assertNotIn("MC_STORE_MEMCPY", said)
+        result, said = run("127.0.0.1", MC_MTU="4096", MC_LOG_LEVEL="ERROR")
+        self.assertEqual(said, "")
 
     def test_type_errors_name_the_argument(self):
         e = engine()
@@ -493,6 +500,92 @@ class Failures(unittest.TestCase):
         done.set()
         counter.join()
         self.assertGreater(counted[0], 100)
+
+
+@unittest.skipUnless(LANE == "tcp", "on one host bytes would not go by the relay")
+class Network(unittest.TestCase):
+    """A network that cuts and swallows."""
+
+    def setUp(self):
+        self.far = Far(HOST).begin()
+        self.size = 8 << 20
+        self.there, _ = self.far.buffer(self.size)
+        self.relay = Relay(self.far)
+        self.e = engine()
+        self.here = Memory(self.size, noise(1, self.size))
+        self.assertEqual(self.write(), 0)
+
+    def tearDown(self):
+        self.relay.end()
+        self.far.end()
+
+    def write(self):
+        return self.e.transfer_sync_write(self.relay.session, self.here.addr, self.there, self.size)
+
+    def look(self):
+        return b"".join(bytes.fromhex(self.far.look(self.there + at, 1 << 20)) for at in range(0, self.size, 1 << 20))
+
+    def test_cut_again_and_again(self):
+        """Connections are reset ten times a second while four threads transfer: no -1, no wrong byte."""
+        done, results = threading.Event(), []
+
+        def cut():
+            while not done.wait(0.1):
+                self.relay.cut()
+        cutter = threading.Thread(target=cut)
+
+        def move(number):
+            part = self.size // 4
+            back = Memory(part)
+            for turn in range(15):
+                data = noise(number * 100 + turn, part)
+                self.here.set(data, number * part)
+                local, remote = self.here.addr + number * part, self.there + number * part
+                results.append(self.e.batch_transfer_sync_write(self.relay.session, [local, local + 7], [remote, remote + 7],
+                                                                [7, part - 7]))
+                results.append(self.e.transfer_sync_read(self.relay.session, back.addr, remote, part))
+                results.append(back.get() == data)
+        movers = [threading.Thread(target=move, args=(n,)) for n in range(4)]
+        for thread in [cutter, *movers]:
+            thread.start()
+        for thread in movers:
+            thread.join()
+        done.set()
+        cutter.join()
+        self.assertEqual(results.count(0), 120)
+        self.assertEqual(results.count(True), 60)
+
+    def test_swallowed_for_a_while(self):
+        self.relay.stop()
+        timer = threading.Timer(1.5, self.relay.go_on)
+        timer.start()
+        self.here.set(noise(2, self.size))
+        self.assertEqual(self.write(), 0)
+        timer.join()
+        self.assertEqual(self.look(), self.here.get())
+
+    def test_swallowed_for_good(self):
+        """-1 at the deadline, and what the network kept is not written when it comes at last."""
+        self.relay.stop()
+        self.here.set(noise(3, self.size))
+        start = time.monotonic()
+        self.assertEqual(self.write(), -1)
+        self.assertGreater(time.monotonic() - start, TIMEOUT - 0.5)
+        self.here.set(bytes(self.size))
+        before = self.look()
+        self.relay.go_on()
+        self.assertEqual(self.e.send_probe(self.relay.session), 0)
+        self.assertEqual(self.e.transfer_sync_read(self.relay.session, self.here.addr, self.there, self.size), 0)
+        self.assertEqual(self.look(), before)
+        self.assertEqual(self.here.get(), before)
+
+    def test_notified_once_over_a_cut(self):
+        for turn in range(20):
+            if turn % 3 == 1:
+                threading.Timer(0.002, self.relay.cut).start()
+            self.assertEqual(self.e.transfer_sync(self.relay.session, self.here.addr, self.there, self.size // 8,
+                                                  TransferOpcode.Write, TransferNotify(str(turn), "")), 0)
+        self.assertEqual([name for name, _ in self.far.notifies()], [str(turn) for turn in range(20)])
 
 
 class Named(unittest.TestCase):

@@ -65,6 +65,29 @@ class Far:
         self.child.stdout.close()
 
 
+class Relay:
+    """relay.py before the engine of a Far: `session` reaches it through there."""
+
+    def __init__(self, far):
+        self.child = subprocess.Popen([sys.executable, os.path.join(HERE, "relay.py"), far.host, str(far.port)],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.session = f"127.0.0.1:{int(self.child.stdout.readline())}"
+
+    def stop(self):
+        os.kill(self.child.pid, signal.SIGSTOP)
+
+    def go_on(self):
+        os.kill(self.child.pid, signal.SIGCONT)
+
+    def cut(self):
+        os.kill(self.child.pid, signal.SIGUSR1)
+
+    def end(self):
+        self.child.stdin.close()
+        self.child.wait(10)
+        self.child.stdout.close()
+
+
 class Metadata:
     """A metadata service as the existing one is: a key that is there is not put again. In a thread of this process."""
 
