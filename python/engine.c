@@ -163,15 +163,34 @@ static PyObject *opcode_make(void)
         return NULL;
     type = PyObject_CallMethod(module, "IntEnum", "s((si)(si)(si)(si))", "TransferOpcode", "Read", MC_READ, "Write",
         MC_WRITE, "READ", MC_READ, "WRITE", MC_WRITE);
-    Py_DECREF(module);
-    if (type) {
-        PyObject *name = PyUnicode_FromString(MODULE);
+    if (type) { /* as text it is its name, and not the number, as of an IntEnum since 3.11 */
+        PyObject *base = PyObject_GetAttrString(module, "Enum"), *name = PyUnicode_FromString(MODULE);
+        PyObject *str = base ? PyObject_GetAttrString(base, "__str__") : NULL;
 
-        if (!name || PyObject_SetAttrString(type, "__module__", name) != 0)
+        if (!name || !str || PyObject_SetAttrString(type, "__module__", name) != 0 ||
+            PyObject_SetAttrString(type, "__str__", str) != 0)
             Py_CLEAR(type);
+        Py_XDECREF(base);
         Py_XDECREF(name);
+        Py_XDECREF(str);
     }
+    Py_DECREF(module);
     return type;
+}
+
+/* Read and Write stand in the module, too. */
+static int opcodes_add(PyObject *module, PyObject *opcode)
+{
+    static const char *const names[] = {"Read", "Write"};
+    int result = PyModule_AddObjectRef(module, "TransferOpcode", opcode);
+
+    for (int i = 0; result == 0 && i < 2; i++) {
+        PyObject *value = PyObject_GetAttrString(opcode, names[i]);
+
+        result = value ? PyModule_AddObjectRef(module, names[i], value) : -1;
+        Py_XDECREF(value);
+    }
+    return result;
 }
 
 static int module_exec(PyObject *module)
@@ -185,7 +204,7 @@ static int module_exec(PyObject *module)
     engine_notify_type = type_add(module, &engine_notify_spec);
     if (engine_type && opcode && engine_inner_type && engine_notify_type &&
         PyObject_SetAttrString((PyObject *)engine_type, "TransferOpcode", opcode) == 0 &&
-        PyModule_AddObjectRef(module, "TransferOpcode", opcode) == 0)
+        opcodes_add(module, opcode) == 0)
         result = 0;
     for (int i = 0; result == 0 && features[i]; i++) {
         char name[32];

@@ -148,6 +148,7 @@ class Arguments(unittest.TestCase):
         self.assertEqual(inspect.signature(TransferEngine.register_memory).parameters["location"].default, "*")
         self.assertIs(TransferEngine.TransferOpcode, TransferOpcode)
         self.assertEqual((TransferOpcode.Read, TransferOpcode.Write), (0, 1))
+        self.assertEqual((str(TransferOpcode.Write), TransferOpcode(0).name), ("TransferOpcode.Write", "Read"))
         notify = TransferNotify("n", msg="m")
         notify.name = "other"
         self.assertEqual((notify.name, notify.msg), ("other", "m"))
@@ -731,6 +732,7 @@ class Installed(unittest.TestCase):
                               "print(len(os.listdir('/proc/self/task')))"], text=True, capture_output=True, check=True)
         self.assertEqual((out.stdout.strip(), out.stderr), ("1", ""))
         self.assertFalse(mooncake.engine.SUPPORT_CUDA)
+        self.assertIs(mooncake.engine.Write, TransferOpcode.Write)
         from mooncake import TransferEngine as same
         self.assertIs(same, TransferEngine)
         with self.assertRaises(AttributeError):
