@@ -72,6 +72,14 @@ static int code_of(enum mc_status status)
     }
 }
 
+/* NULL for NULL, and in a forked child: locks may be held there by threads that do not exist. */
+static struct engine *use(transfer_engine_t handle)
+{
+    struct engine *engine = handle;
+
+    return engine && ce_usable(engine->ce) ? engine : NULL;
+}
+
 /* ---- an engine ---- */
 
 API transfer_engine_t createTransferEngine(const char *metadata_conn_string, const char *local_server_name,
@@ -111,10 +119,10 @@ static void batch_free(struct batch *batch)
 
 API void destroyTransferEngine(transfer_engine_t handle)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     struct hashmap_iter it = {0};
 
-    if (!engine || !ce_usable(engine->ce))
+    if (!engine)
         return; /* a forked child leaves what is the parent's */
     for (struct hnode *node; (node = hashmap_next(&engine->batches, &it)) != NULL;)
         batch_free(container_of(node, struct batch, node));
@@ -136,7 +144,7 @@ static int put_text(const char *text, char *out, size_t size)
 
 API int getLocalIpAndPort(transfer_engine_t handle, char *buf_out, size_t buf_len)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     return engine ? put_text(ce_session(engine->ce), buf_out, buf_len) : INVALID_ARGUMENT;
 }
@@ -211,7 +219,7 @@ static segment_id_t segment_of(struct engine *engine, const char *name)
 
 API segment_id_t openSegment(transfer_engine_t handle, const char *segment_name)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     if (!engine || !segment_name)
         return INVALID_ARGUMENT;
@@ -222,7 +230,7 @@ API segment_id_t openSegment(transfer_engine_t handle, const char *segment_name)
 
 API segment_id_t openSegmentNoCache(transfer_engine_t handle, const char *segment_name)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     enum mc_status status;
     uint64_t ignored;
 
@@ -236,7 +244,7 @@ API segment_id_t openSegmentNoCache(transfer_engine_t handle, const char *segmen
 
 API int closeSegment(transfer_engine_t handle, segment_id_t segment_id)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     int result;
 
     if (!engine)
@@ -249,7 +257,7 @@ API int closeSegment(transfer_engine_t handle, segment_id_t segment_id)
 
 API int syncSegmentCache(transfer_engine_t handle)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     if (!engine)
         return INVALID_ARGUMENT;
@@ -272,14 +280,14 @@ API int warmupEfaSegment(transfer_engine_t handle, const char *segment_name)
 API int registerLocalMemory(
     transfer_engine_t handle, void *addr, size_t length, const char *location, int remote_accessible)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     return engine ? code_of(ce_register(engine->ce, addr, length)) : INVALID_ARGUMENT;
 }
 
 API int unregisterLocalMemory(transfer_engine_t handle, void *addr)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     return engine ? code_of(ce_unregister(engine->ce, addr)) : INVALID_ARGUMENT;
 }
@@ -287,7 +295,7 @@ API int unregisterLocalMemory(transfer_engine_t handle, void *addr)
 API int registerLocalMemoryBatch(
     transfer_engine_t handle, buffer_entry_t *buffer_list, size_t buffer_len, const char *location)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     size_t i;
     int code = 0;
 
@@ -303,7 +311,7 @@ API int registerLocalMemoryBatch(
 
 API int unregisterLocalMemoryBatch(transfer_engine_t handle, void **addr_list, size_t addr_len)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
 
     if (!engine || (!addr_list && addr_len))
         return INVALID_ARGUMENT;
@@ -327,7 +335,7 @@ static struct batch *batch_find(struct engine *engine, batch_id_t id)
 
 API batch_id_t allocateBatchID(transfer_engine_t handle, size_t batch_size)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     struct batch *batch;
     batch_id_t id;
 
@@ -475,7 +483,7 @@ static int submit(struct engine *engine, batch_id_t id, const struct transfer_re
 
 API int submitTransfer(transfer_engine_t handle, batch_id_t batch_id, struct transfer_request *entries, size_t count)
 {
-    return submit(handle, batch_id, entries, count, NULL);
+    return submit(use(handle), batch_id, entries, count, NULL);
 }
 
 static struct ce_note note_of(const notify_msg_t *msg)
@@ -490,7 +498,7 @@ API int submitTransferWithNotify(transfer_engine_t handle, batch_id_t batch_id, 
 {
     struct ce_note note = note_of(&notify_msg);
 
-    return submit(handle, batch_id, entries, count, &note);
+    return submit(use(handle), batch_id, entries, count, &note);
 }
 
 static int status_of(enum mc_status status)
@@ -522,7 +530,7 @@ static enum mc_status task_status(const struct task *task)
 
 API int getTransferStatus(transfer_engine_t handle, batch_id_t batch_id, size_t task_id, struct transfer_status *status)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     struct batch *batch;
     int result = INVALID_ARGUMENT;
 
@@ -543,7 +551,7 @@ API int getTransferStatus(transfer_engine_t handle, batch_id_t batch_id, size_t 
 
 API int freeBatchID(transfer_engine_t handle, batch_id_t batch_id)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     struct batch *batch;
     int result = 0;
 
@@ -570,7 +578,7 @@ API int freeBatchID(transfer_engine_t handle, batch_id_t batch_id)
 
 API notify_msg_t *getNotifsFromEngine(transfer_engine_t handle, int *size)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     notify_msg_t *out;
     struct ce_notes notes;
 
@@ -602,7 +610,7 @@ API int freeNotifsMsgBuf(notify_msg_t *msg, int size)
 API int genNotifyInEngine(transfer_engine_t handle, uint64_t target_id, notify_msg_t notify_msg)
 {
     struct ce_note note = note_of(&notify_msg);
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     enum mc_status status;
     char *name;
 
@@ -626,7 +634,7 @@ API int getNicLoadStats(transfer_engine_t handle, nic_load_stat_t *stats, size_t
 
 API int showLinks(transfer_engine_t handle, char *buf_out, size_t buf_len, int json)
 {
-    struct engine *engine = handle;
+    struct engine *engine = use(handle);
     char *text = engine ? ce_show_peers(engine->ce, json != 0) : NULL;
     int result = put_text(text, buf_out, buf_len);
 

@@ -12,7 +12,8 @@
  *
  * Threads: every function from any thread, many at once, on one engine; none may be called after ce_destroy() began. In a forked
  * child an engine of the parent does nothing: every call fails with MC_ENOSUP, ce_destroy() returns at once.
- * Deadlines: MC_TRANSFER_TIMEOUT seconds (30, at least 5) and a nanosecond per byte, where no other is said. */
+ * Deadlines: MC_TRANSFER_TIMEOUT seconds (30, at least 5) and a nanosecond per byte, where no other is said. The first look-up
+ * of a host name comes on top, and takes as long as the machine's resolver does. */
 #ifndef COMPAT_ENGINE_CE_H
 #define COMPAT_ENGINE_CE_H
 

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "compat/engine/impl.h"
 #include "compat/engine/meta.h"
+#include "net/json.h"
 
 #define ASK_MS 2000
 
@@ -425,11 +426,15 @@ static void show_one(const struct ce_peer *peer, bool json, bool first, struct b
         read += stats.read_bytes[i];
         written += stats.write_bytes[i];
     }
-    buf_printf(out,
-        json ? "%s{\"peer\": \"%s\", \"links\": %u, \"read_bytes\": %llu, \"write_bytes\": %llu, \"rtt_us\": %u}"
-             : "%s%s links %u read %llu written %llu rtt_us %u\n",
-        json && !first ? ", " : "", peer->name, stats.links, (unsigned long long)read, (unsigned long long)written,
-        stats.rtt_us);
+    if (!json) {
+        buf_printf(out, "%s links %u read %llu written %llu rtt_us %u\n", peer->name, stats.links,
+            (unsigned long long)read, (unsigned long long)written, stats.rtt_us);
+        return;
+    }
+    buf_append_str(out, first ? "{\"peer\": " : ", {\"peer\": ");
+    json_write_str(out, slice_str(peer->name));
+    buf_printf(out, ", \"links\": %u, \"read_bytes\": %llu, \"write_bytes\": %llu, \"rtt_us\": %u}", stats.links,
+        (unsigned long long)read, (unsigned long long)written, stats.rtt_us);
 }
 
 char *ce_show_peers(struct ce_engine *engine, bool json)
