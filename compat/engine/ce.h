@@ -38,12 +38,11 @@ enum {
 /* ---- an engine ---- */
 
 struct ce_opts {
-    const char *host; /* as peers are to call us: address or name, "[v6]" or bare v6, with or without ":port" */
-    uint16_t port;    /* wanted, over the one in `host`; 0: that one, else a free one of MC_MIN_RPC_PORT..MAX */
-    const char *name; /* with a metadata service: as peers are to call us; NULL: `host`, as it was written */
-    const char *
-        metadata; /* "P2PHANDSHAKE": peers are called by where they listen. "http://host:port/metadata": any name, which
-                           * the service there knows */
+    const char *host;     /* as peers are to call us: address or name, "[v6]" or bare v6, with or without ":port" */
+    uint16_t port;        /* wanted, over the one in `host`; 0: that one, else a free one of MC_MIN_RPC_PORT..MAX */
+    const char *name;     /* with a metadata service: as peers are to call us; NULL: `host`, as it was written */
+    const char *metadata; /* "P2PHANDSHAKE": peers are called by where they listen. "http://host:port/metadata" or
+                           * "etcd://host:port": by any name, which the service there knows */
     const char *protocol; /* "tcp": any way that needs no RDMA; "rdma": only with MC_FORCE_TCP=1, then tcp */
     const char *device;   /* names of RDMA devices: of no use without RDMA, so ignored with tcp */
 };

@@ -395,7 +395,7 @@ static void bad_arguments(void **state)
     assert_int_equal(ce_transfer(near, ce_session(far), &op, 1, NULL), MC_EINVAL);
     op = op_of(MC_READ, memory, (void *)UINTPTR_MAX, 5);
     assert_int_equal(ce_transfer(near, ce_session(far), &op, 1, NULL), MC_EINVAL);
-    opts.metadata = "etcd://127.0.0.1:2379";
+    opts.metadata = "redis://127.0.0.1:6379";
     assert_int_equal(ce_create(&opts, &engine), MC_ENOSUP);
     opts.metadata = "P2PHANDSHAKE";
     opts.protocol = "nvlink";

@@ -126,35 +126,66 @@ static enum mc_status bind_set(struct ce_settings *set)
     return MC_OK;
 }
 
-/* "http://host:port/path". */
-static enum mc_status service_set(const char *url, struct ce_settings *set)
+static enum mc_status member_add(const char *text, size_t len, uint16_t port, struct ce_settings *set, const char **why)
 {
-    const char *host = url + strlen("http://"), *path = strchr(host, '/'), *why = "it is too long";
-    size_t host_len = path ? (size_t)(path - host) : strlen(host);
-    char text[ADDR_TEXT_MAX];
-    enum mc_status status = MC_EINVAL;
+    char member[ADDR_TEXT_MAX];
+
+    *why = "it is too long";
+    if (len >= sizeof(member) || set->meta_count == CE_SERVICE_MEMBERS)
+        return MC_EINVAL;
+    snprintf(member, sizeof(member), "%.*s", (int)len, text);
+    return addr_parse(member, port, &set->meta[set->meta_count++], why);
+}
+
+/* "http://host:port/path". */
+static enum mc_status http_set(const char *url, struct ce_settings *set, const char **why)
+{
+    const char *host = url + strlen("http://"), *path = strchr(host, '/');
+    size_t len = path ? (size_t)(path - host) : strlen(host);
 
     if (!path || !path[1])
         path = "/metadata";
-    if (host_len < sizeof(text) && strlen(path) < sizeof(set->meta_path)) {
-        snprintf(text, sizeof(text), "%.*s", (int)host_len, host);
-        strcpy(set->meta_path, path);
-        status = addr_parse(text, 80, &set->meta, &why);
+    *why = "it is too long";
+    if (strlen(path) >= sizeof(set->meta_path))
+        return MC_EINVAL;
+    strcpy(set->meta_path, path);
+    set->service = CE_SERVICE_HTTP;
+    return member_add(host, len, 80, set, why);
+}
+
+/* "etcd://host:port,host:port". */
+static enum mc_status etcd_set(const char *url, struct ce_settings *set, const char **why)
+{
+    enum mc_status status = MC_OK;
+
+    set->service = CE_SERVICE_ETCD;
+    for (const char *at = url + strlen("etcd://"); status == MC_OK && *at;) {
+        size_t len = strcspn(at, ",");
+
+        status = member_add(at, len, 2379, set, why);
+        at += len + (at[len] == ',');
     }
-    if (status != MC_OK)
-        log_error("engine: metadata service '%s': %s", url, why);
-    set->service = true;
+    if (status == MC_OK && set->meta_count == 0) {
+        *why = "it names no member";
+        status = MC_EINVAL;
+    }
     return status;
 }
 
 static enum mc_status metadata_set(const char *text, struct ce_settings *set)
 {
+    const char *why = "not supported: P2PHANDSHAKE, http:// and etcd:// are";
+    enum mc_status status = MC_ENOSUP;
+
     if (text && strcmp(text, "P2PHANDSHAKE") == 0)
         return MC_OK;
     if (text && strncmp(text, "http://", strlen("http://")) == 0)
-        return service_set(text, set);
-    log_error("engine: metadata service '%s' is not supported: P2PHANDSHAKE and http:// are", text ? text : "");
-    return MC_ENOSUP;
+        status = http_set(text, set, &why);
+    else if (text && strncmp(text, "etcd://", strlen("etcd://")) == 0)
+        status = etcd_set(text, set, &why);
+    if (status != MC_OK)
+        log_error("engine: metadata service '%s': %s", text ? text : "", why);
+    return status;
 }
 
 /* With a service a name is any text, and where we listen is not said by it but by its host, if it has one. */

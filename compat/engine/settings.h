@@ -15,11 +15,16 @@
 #include "compat/engine/ce.h"
 #include "net/addr.h"
 
+enum ce_service { CE_SERVICE_NONE, CE_SERVICE_HTTP, CE_SERVICE_ETCD };
+
+#define CE_SERVICE_MEMBERS 8
+
 struct ce_settings {
     struct addr name;         /* as peers call us without a metadata service; port 0: not wished for */
     char text[ADDR_TEXT_MAX]; /* with one: any text */
-    bool service;             /* there is one: */
-    struct addr meta;         /* where it is */
+    enum ce_service service;  /* which one, and where: */
+    unsigned meta_count;
+    struct addr meta[CE_SERVICE_MEMBERS];
     char meta_path[256];
     struct addr bind; /* numeric; the port is chosen later */
     bool tcp_only, ip6;

@@ -193,7 +193,7 @@ static void engines_and_segments(transfer_engine_t engine, struct far *far)
     CHECK(showLinks(engine, text, sizeof(text), 0) == 0 && strstr(text, far->name));
     CHECK(showLinks(engine, text, sizeof(text), 1) == 0 && text[0] == '[');
     CHECK(showLinks(engine, text, 2, 1) < 0);
-    CHECK(createTransferEngine("etcd://127.0.0.1:2379", "127.0.0.1", "", 0, 1) == NULL);
+    CHECK(createTransferEngine("redis://127.0.0.1:6379", "127.0.0.1", "", 0, 1) == NULL);
     CHECK(createTransferEngine("P2PHANDSHAKE", "", "", 0, 1) == NULL);
 }
 

@@ -8,9 +8,9 @@ measures speed; bounds on time are those that a call promises, with room for a s
 """
 import array
 import ctypes
-import importlib.metadata
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +26,7 @@ os.environ["MC_TRANSFER_TIMEOUT"] = "5"
 HOST = "::1" if LANE == "ip6" else "127.0.0.1"
 
 from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode  # noqa: E402
-from processes import Far, Memory, Metadata, Relay, noise  # noqa: E402
+from processes import Etcd, Far, Memory, Metadata, Relay, noise  # noqa: E402
 
 TIMEOUT = 5  # MC_TRANSFER_TIMEOUT
 SLACK = 10  # of a busy machine
@@ -63,7 +63,9 @@ class Arguments(unittest.TestCase):
     def test_initialise(self):
         e = TransferEngine()
         self.assertEqual(e.initialize("nobody.invalid", "P2PHANDSHAKE", "tcp", ""), -1)
-        self.assertEqual(e.initialize(HOST, "etcd://127.0.0.1:2379", "tcp", ""), -1)
+        for service in ["etcd://127.0.0.1:9", "etcd://", "http://127.0.0.1:9/metadata", "http://", "redis://127.0.0.1:6379",
+                        "127.0.0.1:2379", ""]:
+            self.assertEqual(e.initialize(HOST, service, "tcp", ""), -1)
         if LANE != "tcp":
             self.assertEqual(e.initialize(HOST, "P2PHANDSHAKE", "rdma", ""), -1)
             self.assertEqual(e.initialize(HOST, "P2PHANDSHAKE", "nvlink", ""), -1)
@@ -73,7 +75,7 @@ class Arguments(unittest.TestCase):
         self.assertEqual(e.initialize(HOST, "P2PHANDSHAKE", "tcp", ""), -1)  # twice
         self.assertTrue(15000 <= e.get_rpc_port() <= 17000)
         self.assertEqual(TransferEngine().initialize_ext(HOST, "P2PHANDSHAKE", "tcp", "", "p2p"), 0)
-        self.assertEqual(TransferEngine().initialize_ext(HOST, "127.0.0.1:1", "tcp", "", "etcd"), -1)
+        self.assertEqual(TransferEngine().initialize_ext(HOST, "127.0.0.1:1", "tcp", "", "redis"), -1)
 
     def test_environment(self):
         text = ("import sys; from mooncake.engine import TransferEngine as T; e = T(); "
@@ -591,9 +593,10 @@ class Network(unittest.TestCase):
 
 class Named(unittest.TestCase):
     """Names that a metadata service knows."""
+    kind = Metadata
 
     def setUp(self):
-        self.service = Metadata()
+        self.service = self.kind()
         self.name = f"{'[::1]' if LANE == 'ip6' else HOST}:12345"  # a name: nothing listens at that port
         self.far = Far(HOST).begin_named(self.name, self.service.url)
         self.there, _ = self.far.buffer(100000)
@@ -643,12 +646,17 @@ class Named(unittest.TestCase):
         self.assertEqual(self.write(), 0)  # who is known stays known
         self.assertEqual(self.write("other"), -1)
         self.assertEqual(TransferEngine().initialize(HOST, self.service.url, "tcp", ""), -1)
-        self.service = Metadata()
+        self.service = self.kind()
 
     def test_cluster(self):
         far = Far(HOST, MC_METADATA_CLUSTER_ID="c7").begin_named(self.name, self.service.url)
         self.assertIn(f"mooncake/c7/rpc_meta/{self.name}", self.service.keys)
         far.end()
+
+
+@unittest.skipUnless(LANE == "tcp" and shutil.which("etcd"), "etcd is not installed (etcd-server), or asked in another lane")
+class NamedByEtcd(Named):
+    kind = Etcd
 
 
 class AsTheirCallersDo(unittest.TestCase):

@@ -1,14 +1,19 @@
 """processes - second processes of the compat tests, and memory to move."""
+import base64
 import ctypes
 import http.server
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import urllib.parse
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -134,6 +139,49 @@ class Metadata:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+
+
+class Etcd:
+    """A real etcd server, where there is one."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        client, peer = free_port(), free_port()
+        self.base = f"http://127.0.0.1:{client}"
+        self.url = f"etcd://127.0.0.1:9,127.0.0.1:{client}"  # the first member is down
+        self.child = subprocess.Popen(
+            ["etcd", "--data-dir", self.folder.name, "--listen-client-urls", self.base, "--advertise-client-urls", self.base,
+             "--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
+             "--initial-cluster", f"default=http://127.0.0.1:{peer}", "--log-level", "error"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            assert self.child.poll() is None, "etcd has ended"
+            try:
+                self.all_keys()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+    def all_keys(self):
+        everything = json.dumps({"key": "AA==", "range_end": "AA=="}).encode()  # from zero to the end
+        with urllib.request.urlopen(f"{self.base}/v3/kv/range", everything, timeout=5) as answer:
+            found = json.load(answer).get("kvs", [])
+        return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv["value"]) for kv in found}
+
+    @property
+    def keys(self):
+        return self.all_keys()
+
+    def end(self):
+        self.child.kill()
+        self.child.wait()
+        self.folder.cleanup()
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 class Memory:
