@@ -648,6 +648,17 @@ class Named(unittest.TestCase):
         self.assertEqual(TransferEngine().initialize(HOST, self.service.url, "tcp", ""), -1)
         self.service = self.kind()
 
+    def test_service_talks_nonsense(self):
+        if not isinstance(self.service, Metadata):
+            self.skipTest("the other service is a real one")
+        for n, value in enumerate([b"", b"{", b"[]", b"null", b'{"ip_or_host_name": 5, "rpc_port": 5}', b'{"rpc_port": 5}',
+                                   b'{"ip_or_host_name": "127.0.0.1", "rpc_port": 0}', b'{"ip_or_host_name": "", "rpc_port": 1}',
+                                   b'{"ip_or_host_name": "unix:/x", "rpc_port": 1}', b'{"ip_or_host_name": "a b", "rpc_port": 99999}',
+                                   b"x" * 100000]):
+            self.service.keys[f"mooncake/rpc_meta/odd-{n}"] = value
+            self.assertEqual(self.write(f"odd-{n}"), -1)
+        self.assertEqual(self.write(), 0)
+
     def test_cluster(self):
         far = Far(HOST, MC_METADATA_CLUSTER_ID="c7").begin_named(self.name, self.service.url)
         self.assertIn(f"mooncake/c7/rpc_meta/{self.name}", self.service.keys)
