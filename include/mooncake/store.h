@@ -44,6 +44,8 @@ enum {
     MC_REPLICAS_MAX = 8,
 };
 
+#define MC_LEASE_MASTER UINT32_MAX /* a lease as long as the master's own (struct store_master_opts) */
+
 /* Options; zero or NULL means the default; set `size`. */
 struct mc_store_opts {
     size_t size;
@@ -55,6 +57,8 @@ struct mc_store_opts {
     uint32_t ns;            /* namespace of all keys of this handle (tenant and model); default 0 */
     uint32_t locations_max; /* cached locations; default 1,048,576 */
     uint32_t connect_ms;    /* how long open waits for the master; 0: do not wait, connect in the background */
+    uint32_t lease_ms;      /* of what exists and prefix promise; default 5000; MC_LEASE_MASTER: the master's */
+    bool get_promises;      /* gets that ask the master promise as well */
 };
 
 /* Open a client. `*out` is given: mc_store_close().

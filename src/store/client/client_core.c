@@ -25,6 +25,7 @@ enum mc_status client_core_create(
         .suspect_ms = or_default(limits->suspect_ms, 400),
         .trial_ms = or_default(limits->trial_ms, 100),
         .lease_ms = or_default(limits->lease_ms, 5000),
+        .get_promises = limits->get_promises,
         .attempts_max = or_default(limits->attempts_max, 4),
         .inline_max = or_default(limits->inline_max, STORE_INLINE_MAX),
         .ns = limits->ns,

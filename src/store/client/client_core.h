@@ -26,7 +26,8 @@ struct client_limits {      /* 0: the default */
     uint32_t nodes_max;     /* 1024 */
     uint32_t suspect_ms;    /* 400: silence while waiting */
     uint32_t trial_ms;      /* 100: one trial of a suspect per this long */
-    uint32_t lease_ms;      /* 5000: promise of exists and prefix */
+    uint32_t lease_ms;      /* 5000: promise of exists and prefix; MC_LEASE_MASTER: the master's */
+    bool get_promises;      /* gets that ask the master promise too */
     uint32_t attempts_max;  /* 4 tries of one operation */
     uint32_t inline_max;    /* STORE_INLINE_MAX, and at most that: bytes of a put that travel in its message */
     uint32_t ns;

@@ -177,7 +177,7 @@ static void next_copy(struct client_core *core, uint64_t now, struct client_priv
     if (p->asks < 2 && client_master_up(core, now) && !p->maybe_stale) {
         p->no_cache = true;
         p->place_count = p->place_at = 0;
-        client_locate(core, now, p, 0);
+        client_locate(core, now, p, core->limits.get_promises ? core->limits.lease_ms : 0);
         return;
     }
     client_get_miss(core, p, MC_ENOENT, p->miss);
@@ -188,7 +188,7 @@ void client_get_run(struct client_core *core, uint64_t now, struct client_privat
     if (p->place_count > p->place_at)
         next_copy(core, now, p); /* after a wait */
     else
-        client_locate(core, now, p, 0);
+        client_locate(core, now, p, core->limits.get_promises ? core->limits.lease_ms : 0);
 }
 
 void client_get_located(struct client_core *core, uint64_t now, struct client_private *p)

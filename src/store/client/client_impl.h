@@ -23,6 +23,7 @@ enum {
     WAIT_NODE_MS = 500, /* how long calls wait for a first connection */
     BACKOFF_MS = 5,     /* a queue or pool over there was full */
     PARTS_MAX = 4096,
+    VIEW_PIN_MS = 5000,
 };
 
 struct client_private;

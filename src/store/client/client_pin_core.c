@@ -272,6 +272,8 @@ void client_view_located(struct client_core *core, uint64_t now, struct client_p
 
     held->token = p->token = core->next_token++;
     held->pin_ms = p->call->view.pin_ms ? p->call->view.pin_ms : core->limits.lease_ms;
+    if (held->pin_ms == MC_LEASE_MASTER)
+        held->pin_ms = VIEW_PIN_MS; /* pins are the node's; the master's lease says nothing of them */
     held->peers[held->peer_count++] = place->peer;
     list_push_back(&core->helds, &held->link);
     le64_put(generation, place->generation);

@@ -205,7 +205,11 @@ static enum mc_status start_engine(struct mc_store *store, const struct mc_store
 
 static enum mc_status start_core(struct mc_store *store, const struct mc_store_opts *opts)
 {
-    struct client_limits limits = {.locations_max = opts->locations_max, .nodes_max = store->nodes_max, .ns = opts->ns};
+    struct client_limits limits = {.locations_max = opts->locations_max,
+        .nodes_max = store->nodes_max,
+        .ns = opts->ns,
+        .lease_ms = opts->lease_ms,
+        .get_promises = opts->get_promises};
     uint64_t seed;
 
     store->port = (struct store_port){

@@ -24,6 +24,7 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
         .unreachable_ms = or_default(limits->unreachable_ms, 1000),
         .forget_ms = or_default(limits->forget_ms, 600000),
         .promise_max_ms = or_default(limits->promise_max_ms, 60000),
+        .lease_ms = or_default(limits->lease_ms, 5000),
         .drop_ms = or_default(limits->drop_ms, 1000),
         .models_max = or_default(limits->models_max, 1024),
     };

@@ -25,6 +25,7 @@ struct index_limits {        /* 0: the default */
     uint32_t unreachable_ms; /* 1000 */
     uint32_t forget_ms;      /* 600,000 */
     uint32_t promise_max_ms; /* 60,000: longest promise */
+    uint32_t lease_ms;       /* 5000: what MC_LEASE_MASTER stands for */
     uint32_t drop_ms; /* 1000: how long upsert and remove wait for a reachable owner before it counts as unreachable */
     uint32_t models_max; /* 1024 */
     uint64_t term;       /* first term to use; the shell gives the highest it has kept, plus one. 0: 1 */

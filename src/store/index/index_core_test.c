@@ -284,6 +284,31 @@ static void test_remove_respects_promises(void **state)
     assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK); /* it does not answer: as if it were away */
 }
 
+/* A client that leaves the length of its leases to the master gets the master's, not the longest there is. */
+static void test_the_masters_own_lease(void **state)
+{
+    struct fixture *f = *state;
+    struct store_key key = name_key();
+    struct store_msg ask = {.type = MSG_MASTER_LOOKUP, .lookup.promise_ms = MC_LEASE_MASTER};
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {key, false}};
+    struct buf list;
+
+    commit(f, 1, 11, 0);
+    buf_init(&list, 4096);
+    store_key_put(&list, &key);
+    ask.lookup.keys = buf_slice(&list);
+    say(f, CLIENT, ask);
+    buf_fini(&list);
+    tick_at(f, f->now + 4990 * NS_PER_MS);
+    say(f, 1, (struct store_msg){.type = MSG_NODE_GONE}); /* alive */
+    say(f, CLIENT, remove);
+    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
+    tick_at(f, f->now + 20 * NS_PER_MS);
+    say(f, CLIENT, remove);
+    tick_at(f, f->now + 1001 * NS_PER_MS);
+    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +319,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_floor_of_a_lost_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_states_follow_silence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_masters_own_lease, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,8 @@ static enum mc_miss miss_of(struct index_core *core, const struct store_key *key
 
 static uint32_t promise_ms_of(const struct index_core *core, uint32_t asked)
 {
+    if (asked == MC_LEASE_MASTER)
+        return core->limits.lease_ms;
     return asked < core->limits.promise_max_ms ? asked : core->limits.promise_max_ms;
 }
 

@@ -378,7 +378,7 @@ static enum mc_status parse_addr(const char *what, const char *text, uint16_t po
 
 static enum mc_status start_core(struct store_master *master, const struct store_master_opts *opts)
 {
-    struct index_limits limits = {.objects_max = opts->objects_max, .peers_max = PEERS_MAX};
+    struct index_limits limits = {.objects_max = opts->objects_max, .peers_max = PEERS_MAX, .lease_ms = opts->lease_ms};
     uint64_t random[2];
     enum mc_status status = state_number(&master->state, "term", &master->term_kept);
 

@@ -22,6 +22,7 @@ struct store_master_opts { /* zero or NULL: the default */
     const char *admin;     /* "127.0.0.1:7401": /healthz /metrics /v1/nodes /v1/where; "none" */
     const char *state_dir; /* the term; default: the user's state directory, "master-<port>" in it; "none": not kept */
     uint32_t objects_max;  /* copies indexed at most; default 4,000,000 */
+    uint32_t lease_ms;     /* promise to clients that leave it to the master; default 5000 */
     struct metrics *metrics; /* default: one of its own */
 };
 
