@@ -116,6 +116,7 @@ MC_API const char *mc_miss_str(enum mc_miss miss);
 enum mc_object_flags {
     MC_OBJ_DECODE = 1,   /* made while decoding */
     MC_OBJ_SOFT_PIN = 2, /* evicted only after everything that is not */
+    MC_OBJ_HARD_PIN = 4, /* never evicted: it goes by remove or upsert, or with its node */
 };
 
 /* What a put says about its object beside the bytes; all optional. Copied into the object's header. */

@@ -138,14 +138,20 @@ static struct store_key named(void)
     return key;
 }
 
-static void put(struct fixture *f, struct store_key key, uint64_t length)
+static void put_as(struct fixture *f, struct store_key key, uint64_t length, uint32_t flags)
 {
     static uint8_t bytes[STORE_INLINE_MAX];
     struct store_msg msg = {.type = MSG_NODE_PUT, .deadline_ms = 1000};
 
     memset(bytes, key.id[0], length);
-    msg.put = (struct store_put){.key = key, .length = length, .data = slice_of(bytes, length)};
+    msg.put =
+        (struct store_put){.key = key, .length = length, .data = slice_of(bytes, length), .meta = {.flags = flags}};
     say(f, CLIENT, msg);
+}
+
+static void put(struct fixture *f, struct store_key key, uint64_t length)
+{
+    put_as(f, key, length, 0);
 }
 
 static struct store_ledger ledger(struct fixture *f)
@@ -299,6 +305,31 @@ static void test_eviction_spares_pins_and_limits_them(void **state)
     assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed); /* the pinned one stayed */
 }
 
+/* Neither eviction nor a pin that ends takes it; a client's own drop does, and its space serves again. */
+static void test_hard_pinned_stays_until_it_is_removed(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg pin = {.type = MSG_NODE_PIN, .pin = {.token = 1, .pin_ms = 1000}};
+    uint8_t generation[8];
+
+    master_up(f);
+    put_as(f, block(1), 30000, MC_OBJ_HARD_PIN);
+    verdict(f, MC_OK, 0);
+    le64_put(generation, find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
+    pin.pin.generations = slice_of(generation, 8);
+    say(f, CLIENT, pin);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_OK);
+    tick(f, 1001 * NS_PER_MS);
+    put(f, block(2), 40000);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
+    assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
+    say(f, STORE_PEER_MASTER,
+        (struct store_msg){.type = MSG_NODE_DROP, .drop = {.generations = slice_of(generation, 8)}});
+    put(f, block(2), 40000);
+    verdict(f, MC_OK, 0);
+    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+}
+
 static void test_idle_part_is_aborted(void **state)
 {
     struct fixture *f = *state;
@@ -329,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_version_goes_into_the_header, setup, teardown),
         cmocka_unit_test_setup_teardown(test_writer_dies_in_the_middle, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eviction_spares_pins_and_limits_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hard_pinned_stays_until_it_is_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_part_is_aborted, setup, teardown),
     };
 

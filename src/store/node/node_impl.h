@@ -62,6 +62,7 @@ struct obj {
     bool evictable;  /* the policy knows it */
     bool sent;       /* in a commit message */
     bool soft_pin;
+    bool hard_pin; /* the policy knows it as pinned for good; its space is given back like any other's */
 };
 
 /* A pull under way. */

@@ -123,6 +123,7 @@ static enum mc_status put_prepare(struct node_core *core, uint64_t now, struct p
     put->obj->entry_flags = m->flags & (STORE_REPLACE | STORE_REPLICA);
     put->obj->version = m->flags & STORE_REPLICA ? m->version : 0;
     put->obj->soft_pin = m->meta.flags & MC_OBJ_SOFT_PIN;
+    put->obj->hard_pin = m->meta.flags & MC_OBJ_HARD_PIN;
     put->header = (struct object_header){
         .key = key,
         .generation = put->obj->generation,

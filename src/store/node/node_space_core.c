@@ -139,7 +139,7 @@ static uint64_t cost_of(void *arg, uint32_t slot, uint64_t length)
 {
     const struct obj *obj = node_obj_at(arg, slot);
 
-    if (!obj->evictable || obj->pins)
+    if (!obj->evictable || obj->pins || obj->hard_pin)
         return ALLOC_NEVER;
     return length * (obj->promised ? 4 : 1) * (obj->soft_pin ? 16 : 1);
 }
@@ -287,7 +287,7 @@ void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj)
         what.depth = header.depth;
     }
     obj->evictable = evict_add(core->evict, obj->slot, &what, now) == MC_OK;
-    if (obj->evictable && obj->pins)
+    if (obj->evictable && (obj->pins || obj->hard_pin))
         evict_pin(core->evict, obj->slot, now);
     if (used_bytes(core) > alloc_total_bytes(core->alloc) / 100 * core->limits.high_percent)
         node_wake_at(core, now);
@@ -298,7 +298,7 @@ void node_obj_pin(struct node_core *core, uint64_t now, struct obj *obj)
     if (obj->pins++ > 0)
         return;
     core->pinned += obj->header_len + obj->length;
-    if (obj->evictable)
+    if (obj->evictable && !obj->hard_pin)
         evict_pin(core->evict, obj->slot, now);
 }
 
@@ -309,6 +309,6 @@ void node_obj_unpin(struct node_core *core, uint64_t now, struct obj *obj)
     core->pinned -= obj->header_len + obj->length;
     if (obj->state == OBJ_DEAD)
         obj_release(core, obj);
-    else if (obj->evictable)
+    else if (obj->evictable && !obj->hard_pin)
         evict_unpin(core->evict, obj->slot, now);
 }
