@@ -68,6 +68,10 @@ MC_API enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_
 /* Batches in flight complete with MC_ECLOSED; their callbacks run before this returns. Under 50 ms. */
 MC_API void mc_store_close(struct mc_store *store);
 
+/* The first half of close, for handles that several threads use: what is in flight completes with MC_ECLOSED, what is
+ * started later says so at once, and the handle stays. When the threads have left it, close it. */
+MC_API void mc_store_shutdown(struct mc_store *store);
+
 /* The Transfer Engine inside, to register memory that is put from or read into often. Lent until close. */
 MC_API struct mc_te *mc_store_te(struct mc_store *store);
 

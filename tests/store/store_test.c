@@ -383,6 +383,22 @@ static void ledgers_agree(void **state)
     assert_true(present > 0);
 }
 
+/* Threads that are inside of the handle, or about to enter, find out; it is freed when they have left. */
+static void shut_down_says_closed(void **state)
+{
+    struct mc_store *third = cluster_client(&cluster, NULL);
+    struct mc_key key = named("after the end");
+    struct mc_store_batch *batch;
+    struct mc_store_op op = {.opcode = MC_PUT, .key = key};
+
+    assert_int_equal(mc_store_put(third, &key, "x", 1, NULL, MS), MC_OK);
+    mc_store_shutdown(third);
+    assert_int_equal(mc_store_submit(third, &op, 1, MS, NULL, NULL, &batch), MC_ECLOSED);
+    assert_int_equal(mc_store_exists(third, &key, MS), MC_ECLOSED);
+    mc_store_close(third);
+    assert_int_equal(mc_store_exists(store, &key, MS), MC_OK);
+}
+
 static int start(void **state)
 {
     cluster_start(&cluster, 2);
@@ -418,6 +434,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(views_lie_in_place_and_hold),
         cmocka_unit_test(pinned_objects_outlive_a_flood),
         cmocka_unit_test(looking_inside),
+        cmocka_unit_test(shut_down_says_closed),
         cmocka_unit_test(ledgers_agree),
     };
 

@@ -308,14 +308,19 @@ static void shell_fini(struct mc_store *store)
     free(store);
 }
 
-void mc_store_close(struct mc_store *store)
+void mc_store_shutdown(struct mc_store *store)
 {
-    if (!store)
-        return;
     pthread_mutex_lock(&store->lock);
     store->closing = true;
     pthread_mutex_unlock(&store->lock);
     loop_call(store->loop, close_on_loop, store);
+}
+
+void mc_store_close(struct mc_store *store)
+{
+    if (!store)
+        return;
+    mc_store_shutdown(store);
     shell_fini(store);
 }
 
