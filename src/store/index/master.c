@@ -34,6 +34,7 @@ struct store_master {
     struct store_link_table *peers;
     struct index_core *core;
     struct http_server *http;
+    struct http_route *routes; /* the caller's and ours */
     struct metrics *metrics;
     bool metrics_own;
     struct state_dir state;
@@ -393,12 +394,21 @@ static enum mc_status start_core(struct store_master *master, const struct store
     return status;
 }
 
-static enum mc_status start_http(struct store_master *master, const char *text)
+static enum mc_status start_http(struct store_master *master, const struct store_master_opts *more)
 {
-    struct http_opts opts = {.routes = routes, .route_count = sizeof(routes) / sizeof(*routes), .user = master};
+    size_t count = more->route_count + sizeof(routes) / sizeof(*routes);
+    struct http_opts opts = {.route_count = count, .user = master};
+    const char *text = more->admin;
 
     if (text && strcmp(text, "none") == 0)
         return MC_OK;
+    master->routes = malloc(count * sizeof(*master->routes));
+    if (!master->routes)
+        return MC_ENOMEM;
+    if (more->route_count)
+        memcpy(master->routes, more->routes, more->route_count * sizeof(*master->routes));
+    memcpy(master->routes + more->route_count, routes, sizeof(routes));
+    opts.routes = master->routes;
     enum mc_status status = parse_addr("admin", text, STORE_MASTER_ADMIN_PORT, &opts.addr);
     if (status == MC_OK)
         status = http_server_create(master->loop, &opts, &master->http);
@@ -438,7 +448,7 @@ static enum mc_status set_up(struct store_master *master, const struct store_mas
     if (status != MC_OK)
         return status;
     addr_format(listener_addr(master->listener), master->address);
-    return start_http(master, opts->admin);
+    return start_http(master, opts);
 }
 
 enum mc_status store_master_create(const struct store_master_opts *opts, struct store_master **out)
@@ -490,6 +500,7 @@ void store_master_destroy(struct store_master *master)
         loop_defer_cancel(master->loop, &master->settle);
         loop_destroy(master->loop);
     }
+    free(master->routes);
     if (master->metrics_own)
         metrics_destroy(master->metrics);
     state_close(&master->state);
@@ -519,4 +530,14 @@ const char *store_master_address(const struct store_master *master)
 const char *store_master_admin(const struct store_master *master)
 {
     return master->admin;
+}
+
+struct index_core *store_master_core(struct store_master *master)
+{
+    return master->core;
+}
+
+struct loop *store_master_loop(struct store_master *master)
+{
+    return master->loop;
 }

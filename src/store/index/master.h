@@ -15,6 +15,9 @@
 #include "base/metrics.h"
 #include "mooncake/status.h"
 
+struct http_route;
+struct index_core;
+struct loop;
 struct store_master;
 
 struct store_master_opts { /* zero or NULL: the default */
@@ -24,6 +27,9 @@ struct store_master_opts { /* zero or NULL: the default */
     uint32_t objects_max;  /* copies indexed at most; default 4,000,000 */
     uint32_t lease_ms;     /* promise to clients that leave it to the master; default 5000 */
     struct metrics *metrics; /* default: one of its own */
+    const struct http_route
+        *routes; /* further pages of the admin HTTP, before its own; http_user() is the master. Borrowed */
+    size_t route_count;
 };
 
 /*   MC_EINVAL  an option (logged by name)    MC_EEXIST  port taken, or another master runs on this state directory
@@ -37,5 +43,9 @@ void store_master_destroy(struct store_master *master); /* stops first if need b
 
 const char *store_master_address(const struct store_master *master); /* "host:port" as bound; lent */
 const char *store_master_admin(const struct store_master *master);   /* "" when there is none */
+
+/* For pages and collectors: on the loop's thread only. Lent until destroy. */
+struct index_core *store_master_core(struct store_master *master);
+struct loop *store_master_loop(struct store_master *master);
 
 #endif
