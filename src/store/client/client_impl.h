@@ -211,6 +211,7 @@ void client_on_members(struct client_core *core, uint64_t now, const struct stor
 void client_touch(struct client_core *core, uint64_t now, uint32_t peer, uint64_t generation);
 uint32_t client_choose(struct client_core *core, uint64_t now, const struct client_private *p, const char *wanted);
 bool client_any_connecting(const struct client_core *core, uint64_t now);
+bool client_connecting(const struct client_core *core, uint64_t now, const char *wanted); /* UUID in hex, or name */
 
 /* client_locate_core.c */
 struct cached *client_cached(struct client_core *core, const struct store_key *key);

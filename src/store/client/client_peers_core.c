@@ -180,13 +180,18 @@ uint32_t client_peer_find(const struct client_core *core, const uint8_t uuid[16]
     return 0;
 }
 
+static bool connecting(const struct client_core *core, uint64_t now, uint32_t i)
+{
+    return core->peers[i].used && core->peers[i].health == PEER_CONNECTING &&
+           now - core->peers[i].since < WAIT_NODE_MS * NS_PER_MS;
+}
+
 bool client_any_connecting(const struct client_core *core, uint64_t now)
 {
     if (core->peers[STORE_PEER_MASTER].health == PEER_CONNECTING || !core->subscribed)
         return true;
     for (uint32_t i = 1; i < core->peers_top; i++)
-        if (core->peers[i].used && core->peers[i].health == PEER_CONNECTING &&
-            now - core->peers[i].since < WAIT_NODE_MS * NS_PER_MS)
+        if (connecting(core, now, i))
             return true;
     return false;
 }
@@ -287,6 +292,14 @@ static bool is_named(const struct store_member *member, const char *wanted)
 
     hex_encode(hex, member->uuid, 16);
     return strcmp(hex, wanted) == 0 || strcmp(member->name, wanted) == 0;
+}
+
+bool client_connecting(const struct client_core *core, uint64_t now, const char *wanted)
+{
+    for (uint32_t i = 1; i < core->peers_top; i++)
+        if (connecting(core, now, i) && is_named(&core->peers[i].member, wanted))
+            return true;
+    return false;
 }
 
 static uint64_t free_of(const struct cpeer *peer)

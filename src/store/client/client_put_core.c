@@ -123,14 +123,19 @@ static bool refused(enum mc_status status)
     return status == MC_AGAIN || status == MC_EBUSY || status == MC_ENOSPC;
 }
 
-/* There is no node to choose: wait a while for a first connection. False: nothing to wait for. */
-static bool wait_for_node(struct client_core *core, uint64_t now, struct client_private *p)
+/* The first connection to a node takes a moment, the master's word of it none: whoever finds no node, asks for one by name, or wants
+ * more copies than there are connections, waits that moment. `peer`: who was chosen, 0 nobody. False: nothing to wait for. */
+static bool wait_for_node(
+    struct client_core *core, uint64_t now, struct client_private *p, uint32_t peer, const char *wanted)
 {
-    if (p->peers_tried_count > 0 || !client_any_connecting(core, now) ||
-        (p->waiting_since && now - p->waiting_since >= WAIT_NODE_MS * NS_PER_MS))
+    bool failed = p->copies == 0 && p->peers_tried_count > 0; /* somebody did not take it: others are no better */
+
+    if (peer ? !wanted || !client_connecting(core, now, wanted) : failed || !client_any_connecting(core, now))
+        return false;
+    if (p->waiting_since && now - p->waiting_since >= WAIT_NODE_MS * NS_PER_MS)
         return false;
     p->waiting_since = p->waiting_since ? p->waiting_since : now;
-    client_retry_at(core, p, now + BACKOFF_MS * 10 * NS_PER_MS);
+    client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
     return true;
 }
 
@@ -190,13 +195,15 @@ static void on_put(
 void client_put_run(struct client_core *core, uint64_t now, struct client_private *p)
 {
     const struct mc_store_op *op = p->call->op;
-    uint32_t peer = client_choose(core, now, p, op->meta && p->copies == 0 ? op->meta->node : NULL);
+    const char *wanted = op->meta && p->copies == 0 && p->peers_tried_count == 0 ? op->meta->node : NULL;
+    uint32_t peer = client_choose(core, now, p, wanted);
     struct store_msg msg = {.type = MSG_NODE_PUT};
     enum mc_status status;
 
+    if (wait_for_node(core, now, p, peer, wanted))
+        return;
     if (peer == 0) {
-        if (!wait_for_node(core, now, p))
-            put_end(core, p, last_of(p));
+        put_end(core, p, last_of(p));
         return;
     }
     p->length = 0;
@@ -343,13 +350,15 @@ static void part_write_more(struct client_core *core, uint64_t now, struct clien
 static void part_begin(struct client_core *core, uint64_t now, struct client_private *p)
 {
     const struct mc_object_meta *meta = p->call->part.meta;
-    uint32_t peer = client_choose(core, now, p, meta ? meta->node : NULL);
+    const char *wanted = meta && p->peers_tried_count == 0 ? meta->node : NULL;
+    uint32_t peer = client_choose(core, now, p, wanted);
     struct store_msg msg = {.type = MSG_PART_BEGIN};
     enum mc_status status;
 
+    if (wait_for_node(core, now, p, peer, wanted))
+        return;
     if (peer == 0) {
-        if (!wait_for_node(core, now, p))
-            client_end(core, p, last_of(p));
+        client_end(core, p, last_of(p));
         return;
     }
     msg.put = (struct store_put){.key = p->key, .length = p->call->part.length};
