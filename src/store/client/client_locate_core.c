@@ -168,6 +168,16 @@ static bool cache_will_do(const struct client_private *p)
     return p->call->kind == CALL_OP && p->call->op->opcode == MC_GET && p->key.kind == MC_KEY_BLOCK && !p->no_cache;
 }
 
+/* Nobody to ask: a get goes to where the key was seen last, everything else has no answer. */
+static void locate_without_master(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    p->miss = MC_MISS_MASTER_DOWN;
+    p->place_count = 0;
+    if (!p->no_cache && p->call->kind == CALL_OP && p->call->op->opcode == MC_GET && locate_cached(core, p))
+        p->maybe_stale = p->key.kind == MC_KEY_NAMED;
+    client_located(core, now, p);
+}
+
 void client_locate(struct client_core *core, uint64_t now, struct client_private *p, uint32_t promise_ms)
 {
     p->promise_ms = promise_ms;
@@ -180,11 +190,7 @@ void client_locate(struct client_core *core, uint64_t now, struct client_private
             client_retry_at(core, p, now + WAIT_NODE_MS * NS_PER_MS); /* or when it is there */
             return;
         }
-        p->miss = MC_MISS_MASTER_DOWN;
-        p->place_count = 0;
-        if (!p->no_cache && p->call->kind == CALL_OP && p->call->op->opcode == MC_GET && locate_cached(core, p))
-            p->maybe_stale = p->key.kind == MC_KEY_NAMED;
-        client_located(core, now, p);
+        locate_without_master(core, now, p);
         return;
     }
     p->asks++;
@@ -232,13 +238,10 @@ static void on_lookup(
 
         if (msg && status == MC_OK) {
             take_answer(core, p, &msg->found);
+            client_located(core, now, p);
         } else {
-            p->place_count = 0;
-            p->miss = MC_MISS_MASTER_DOWN;
-            if (p->call->kind == CALL_OP && p->call->op->opcode == MC_GET && !p->no_cache && locate_cached(core, p))
-                p->maybe_stale = p->key.kind == MC_KEY_NAMED;
+            locate_without_master(core, now, p);
         }
-        client_located(core, now, p);
     }
     pool_put(&core->lookup_pool, lookup);
 }
@@ -287,9 +290,7 @@ static void lookup_send(struct client_core *core, uint64_t now)
         if (status == MC_AGAIN) {
             client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
         } else {
-            p->miss = MC_MISS_MASTER_DOWN;
-            p->place_count = 0;
-            client_located(core, now, p);
+            locate_without_master(core, now, p);
         }
     }
 }
