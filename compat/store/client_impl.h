@@ -1,0 +1,86 @@
+/* client_impl.h - the inside of a compat_client, shared by the files of this folder. */
+#ifndef COMPAT_STORE_CLIENT_IMPL_H
+#define COMPAT_STORE_CLIENT_IMPL_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "compat/store/client.h"
+#include "store/node/node.h"
+
+enum compat_state { COMPAT_EMPTY, COMPAT_SETTING_UP, COMPAT_OPEN, COMPAT_CLOSING };
+
+/* A call that is inside; on the caller's stack. */
+struct compat_call {
+    struct list link; /* client->calls */
+    struct mc_store *store;
+    uintptr_t from, to; /* all memory it reads and writes lies in there; from == to: none of the caller's */
+};
+
+struct compat_region {
+    uintptr_t addr;
+    uint64_t size;
+};
+
+struct compat_session {
+    struct list link; /* client->sessions */
+    struct mc_store_part *part;
+    bool busy; /* a call works on it */
+    size_t name_len;
+    char name[MC_NAME_MAX];
+};
+
+struct compat_client {
+    pthread_mutex_t lock;
+    pthread_cond_t left; /* a call left, or a state changed */
+    pid_t pid;           /* who set it up; another one is a child in which no thread of ours lives */
+    /* guarded by lock */
+    enum compat_state state;
+    struct list calls, sessions;
+    struct compat_region *regions; /* by address */
+    size_t region_count, region_max;
+    /* set while nobody is inside, read by who is */
+    struct mc_store *store;
+    struct store_node *node;
+    uint64_t local_buffer;
+    uint32_t put_ms, get_ms, ask_ms;
+    char hostname[COMPAT_HOST_MAX];
+};
+
+/* Enter with the memory this call will use; false: not set up. Leave after true. */
+bool compat_enter(struct compat_client *client, struct compat_call *call, uintptr_t from, uintptr_t to);
+void compat_leave(struct compat_client *client, struct compat_call *call);
+
+/* Widen [*from, *to) by a piece of memory; start with UINTPTR_MAX and 0. */
+static inline void compat_hull(uintptr_t *from, uintptr_t *to, const void *addr, uint64_t len)
+{
+    uintptr_t at = (uintptr_t)addr;
+
+    if (len == 0)
+        return;
+    *from = at < *from ? at : *from;
+    *to = at + len > *to ? at + len : *to;
+}
+
+/* settings.c: what the arguments and the environment mean. */
+struct compat_plan {
+    char listen[300], master[300], name_host[256];
+    uint16_t port; /* 0: take one of the range */
+    uint16_t port_min, port_max;
+    uint32_t tries, connect_ms;
+    const char *transport;
+    uint32_t ns;
+};
+int compat_plan(const struct compat_setup *setup, struct compat_plan *plan);
+uint32_t compat_env_u32(const char *name, uint32_t fallback);
+
+/* sessions.c, on close: nobody is inside. */
+void compat_sessions_drop(struct compat_client *client);
+
+/* calls.c: the meta of a put; `meta` borrows `own`, which holds a copy of what the config names. */
+int compat_meta(struct compat_client *client, struct mc_store *store, const struct compat_config *config,
+    struct mc_object_meta *meta, char own[COMPAT_HOST_MAX]);
+int compat_key_check(const struct compat_key *key);
+
+#endif

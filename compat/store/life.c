@@ -1,0 +1,427 @@
+/* life.c - set up, close, and who is inside. See client.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "compat/store/client_impl.h"
+
+#define SEGMENT_MIN (1ull << 20) /* of our nodes */
+#define SEGMENT_MAX (1ull << 30) /* one memfd, unless that would be too many of them */
+enum { SEGMENTS = 200, ROWS_MAX = 1024 };
+
+/* ---- who is inside ---- */
+
+/* Without the lock: in a child of fork() it may be held by a thread that does not exist. */
+static bool is_ours(const struct compat_client *client)
+{
+    return client->pid == getpid();
+}
+
+bool compat_enter(struct compat_client *client, struct compat_call *call, uintptr_t from, uintptr_t to)
+{
+    bool open;
+
+    if (!client || !is_ours(client))
+        return false;
+    call->from = from;
+    call->to = to;
+    pthread_mutex_lock(&client->lock);
+    open = client->state == COMPAT_OPEN;
+    if (open) {
+        call->store = client->store;
+        list_push_back(&client->calls, &call->link);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return open;
+}
+
+void compat_leave(struct compat_client *client, struct compat_call *call)
+{
+    pthread_mutex_lock(&client->lock);
+    list_del(&call->link);
+    pthread_cond_broadcast(&client->left);
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* ---- create, destroy ---- */
+
+struct compat_client *compat_client_create(void)
+{
+    struct compat_client *client = calloc(1, sizeof(*client));
+
+    if (!client)
+        return NULL;
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_cond_init(&client->left, NULL);
+    list_init(&client->calls);
+    list_init(&client->sessions);
+    client->pid = getpid();
+    return client;
+}
+
+void compat_client_destroy(struct compat_client *client)
+{
+    if (!client)
+        return;
+    if (!is_ours(client))
+        return; /* a child has nothing of it but the memory */
+    compat_client_close(client);
+    pthread_mutex_destroy(&client->lock);
+    pthread_cond_destroy(&client->left);
+    free(client->regions);
+    free(client);
+}
+
+/* In a child of fork(): forget what the parent had, without touching it. */
+static void become_ours(struct compat_client *client)
+{
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_cond_init(&client->left, NULL);
+    list_init(&client->calls);
+    list_init(&client->sessions);
+    client->region_count = 0;
+    client->store = NULL;
+    client->node = NULL;
+    client->state = COMPAT_EMPTY;
+    client->pid = getpid();
+}
+
+/* ---- set up ---- */
+
+static enum mc_status node_at(struct compat_client *client, const struct compat_plan *plan,
+    const struct compat_setup *setup, uint16_t port, const char *name)
+{
+    uint64_t memory = setup->global_segment_size < SEGMENT_MIN ? SEGMENT_MIN : setup->global_segment_size;
+    char listen[320];
+    struct store_node_opts opts = {
+        .listen = listen,
+        .master = plan->master,
+        .name = name,
+        .transport = plan->transport,
+        .memory = memory,
+        .segment_size = memory / SEGMENTS > SEGMENT_MAX ? memory / SEGMENTS : SEGMENT_MAX,
+        .ephemeral = true,
+        .no_prefault = true,
+    };
+
+    snprintf(listen, sizeof(listen), strchr(plan->listen, ':') ? "[%s]:%u" : "%s:%u", plan->listen, port);
+    return store_node_create(&opts, &client->node);
+}
+
+static void name_client(struct compat_client *client, const struct compat_plan *plan, uint16_t port)
+{
+    snprintf(client->hostname, sizeof(client->hostname), strchr(plan->name_host, ':') ? "[%.55s]:%u" : "%.57s:%u",
+        plan->name_host, port);
+}
+
+static uint16_t random_port(const struct compat_plan *plan)
+{
+    uint32_t random;
+
+    random_bytes(&random, sizeof(random));
+    return (uint16_t)(plan->port_min + random % (uint32_t)(plan->port_max - plan->port_min + 1));
+}
+
+/* A port that was asked for belongs to the name; where it is taken (by the engine the name comes from, perhaps) the node
+ * listens elsewhere: others learn its address from the master, not from its name. */
+static enum mc_status start_node(
+    struct compat_client *client, const struct compat_plan *plan, const struct compat_setup *setup)
+{
+    enum mc_status status = MC_EEXIST;
+
+    if (plan->port) {
+        name_client(client, plan, plan->port);
+        status = setup->global_segment_size ? node_at(client, plan, setup, plan->port, client->hostname) : MC_OK;
+        if (status == MC_EEXIST) {
+            log_warn("compat: port %u of %s is taken: the segment of that name listens at another", plan->port,
+                client->hostname);
+            status = node_at(client, plan, setup, 0, client->hostname);
+        }
+    } else {
+        for (uint32_t i = 0; i < plan->tries && status == MC_EEXIST; i++) {
+            uint16_t port = random_port(plan);
+
+            name_client(client, plan, port);
+            status = setup->global_segment_size ? node_at(client, plan, setup, port, client->hostname) : MC_OK;
+        }
+    }
+    if (status == MC_OK && client->node)
+        status = store_node_start(client->node);
+    return status;
+}
+
+/* Puts go to the own segment at once: so wait until the client has heard of it. */
+static enum mc_status wait_for_node(struct compat_client *client, uint32_t timeout_ms)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    uint64_t deadline = deadline_after_ms(now_ns(), timeout_ms);
+    struct mc_node_info *rows = client->node ? malloc(ROWS_MAX * sizeof(*rows)) : NULL;
+    enum mc_status status = !client->node ? MC_OK : rows ? MC_PENDING : MC_ENOMEM;
+
+    while (status == MC_PENDING) {
+        uint32_t n = ROWS_MAX;
+
+        if (now_ns() >= deadline)
+            status = MC_ETIMEDOUT;
+        if (mc_store_nodes(client->store, timeout_ms, rows, &n) != MC_OK)
+            n = 0;
+        for (uint32_t i = 0; i < n; i++)
+            if (memcmp(rows[i].uuid, store_node_uuid(client->node), 16) == 0 && rows[i].state == 0)
+                status = MC_OK;
+        if (status == MC_PENDING)
+            nanosleep(&pause, NULL);
+    }
+    free(rows);
+    return status;
+}
+
+static enum mc_status start(
+    struct compat_client *client, const struct compat_plan *plan, const struct compat_setup *setup)
+{
+    struct mc_store_opts opts = {
+        .size = sizeof(opts),
+        .master = plan->master,
+        .transport = plan->transport,
+        .ns = plan->ns,
+        .connect_ms = plan->connect_ms,
+        .lease_ms = MC_LEASE_MASTER,
+        .get_promises = true,
+    };
+    enum mc_status status = mc_store_open(&opts, &client->store);
+
+    if (status != MC_OK) {
+        client->store = NULL;
+        log_error("compat: master at %s: %s", plan->master, mc_status_str(status));
+        return status;
+    }
+    status = start_node(client, plan, setup);
+    if (status == MC_OK)
+        status = wait_for_node(client, plan->connect_ms);
+    return status;
+}
+
+static void stop(struct compat_client *client)
+{
+    if (client->store)
+        mc_store_close(client->store);
+    store_node_destroy(client->node);
+    client->store = NULL;
+    client->node = NULL;
+}
+
+/* False: somebody else is at it, or it is set up. */
+static bool begin_setup(struct compat_client *client)
+{
+    bool begun;
+
+    if (!is_ours(client))
+        become_ours(client);
+    pthread_mutex_lock(&client->lock);
+    begun = client->state == COMPAT_EMPTY;
+    if (begun)
+        client->state = COMPAT_SETTING_UP;
+    pthread_mutex_unlock(&client->lock);
+    return begun;
+}
+
+static void become(struct compat_client *client, enum compat_state state)
+{
+    pthread_mutex_lock(&client->lock);
+    client->state = state;
+    pthread_cond_broadcast(&client->left);
+    pthread_mutex_unlock(&client->lock);
+}
+
+int compat_client_setup(struct compat_client *client, const struct compat_setup *setup)
+{
+    struct compat_plan plan;
+    enum mc_status status;
+    int error = compat_plan(setup, &plan);
+
+    if (error != COMPAT_OK)
+        return error;
+    if (!begin_setup(client)) {
+        log_error("compat: setup of a store that is set up: close it first");
+        return COMPAT_INVALID_PARAMS;
+    }
+    client->local_buffer = setup->local_buffer_size;
+    client->put_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_PUT_MS / 1000) * 1000;
+    client->get_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_GET_MS / 1000) * 1000;
+    client->ask_ms = compat_env_u32("MC_RPC_TIMEOUT_MS", COMPAT_ASK_MS);
+    status = start(client, &plan, setup);
+    if (status != MC_OK)
+        stop(client);
+    become(client, status == MC_OK ? COMPAT_OPEN : COMPAT_EMPTY);
+    return compat_error(status);
+}
+
+/* ---- close ---- */
+
+int compat_client_close(struct compat_client *client)
+{
+    if (!client || !is_ours(client))
+        return COMPAT_OK;
+    pthread_mutex_lock(&client->lock);
+    while (client->state == COMPAT_SETTING_UP || client->state == COMPAT_CLOSING)
+        pthread_cond_wait(&client->left, &client->lock);
+    if (client->state == COMPAT_EMPTY) {
+        pthread_mutex_unlock(&client->lock);
+        return COMPAT_OK;
+    }
+    client->state = COMPAT_CLOSING;
+    pthread_mutex_unlock(&client->lock);
+    mc_store_shutdown(client->store); /* those inside return */
+    pthread_mutex_lock(&client->lock);
+    while (!list_empty(&client->calls))
+        pthread_cond_wait(&client->left, &client->lock);
+    client->region_count = 0;
+    pthread_mutex_unlock(&client->lock);
+    compat_sessions_drop(client);
+    stop(client);
+    become(client, COMPAT_EMPTY);
+    return COMPAT_OK;
+}
+
+/* ---- questions ---- */
+
+int compat_client_health(struct compat_client *client)
+{
+    struct compat_call call;
+    struct mc_store_stats stats;
+
+    if (!compat_enter(client, &call, 0, 0))
+        return 1;
+    mc_store_stats(call.store, &stats);
+    compat_leave(client, &call);
+    return stats.master_up ? 0 : 2;
+}
+
+int compat_client_hostname(struct compat_client *client, char out[COMPAT_HOST_MAX])
+{
+    struct compat_call call;
+
+    out[0] = '\0';
+    if (!compat_enter(client, &call, 0, 0))
+        return COMPAT_INVALID_PARAMS;
+    memcpy(out, client->hostname, COMPAT_HOST_MAX);
+    compat_leave(client, &call);
+    return COMPAT_OK;
+}
+
+/* ---- registered memory ---- */
+
+/* First region at or above `addr`. */
+static size_t region_at(const struct compat_client *client, uintptr_t addr)
+{
+    size_t from = 0, to = client->region_count;
+
+    while (from < to) {
+        size_t middle = (from + to) / 2;
+
+        if (client->regions[middle].addr < addr)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+static bool region_is(const struct compat_client *client, size_t at, uintptr_t addr)
+{
+    return at < client->region_count && client->regions[at].addr == addr;
+}
+
+static int region_add(struct compat_client *client, uintptr_t addr, uint64_t size)
+{
+    size_t at = region_at(client, addr);
+
+    if (region_is(client, at, addr))
+        return COMPAT_INVALID_PARAMS;
+    if (client->region_count == client->region_max) {
+        size_t max = client->region_max ? 2 * client->region_max : 16;
+        struct compat_region *more = realloc(client->regions, max * sizeof(*more));
+
+        if (!more)
+            return COMPAT_INTERNAL;
+        client->regions = more;
+        client->region_max = max;
+    }
+    memmove(&client->regions[at + 1], &client->regions[at], (client->region_count - at) * sizeof(*client->regions));
+    client->regions[at] = (struct compat_region){addr, size};
+    client->region_count++;
+    return COMPAT_OK;
+}
+
+int compat_register(struct compat_client *client, const void *addr, uint64_t size)
+{
+    struct compat_call call;
+    int error;
+
+    if (!addr || size == 0 || (uintptr_t)addr + size < (uintptr_t)addr || !compat_enter(client, &call, 0, 0))
+        return COMPAT_INVALID_PARAMS;
+    pthread_mutex_lock(&client->lock);
+    error = region_add(client, (uintptr_t)addr, size);
+    pthread_mutex_unlock(&client->lock);
+    compat_leave(client, &call);
+    return error;
+}
+
+static bool in_use(const struct compat_client *client, uintptr_t from, uintptr_t to)
+{
+    list_for_each (it, &client->calls) {
+        const struct compat_call *call = list_entry(it, struct compat_call, link);
+
+        if (call->from < to && from < call->to)
+            return true;
+    }
+    return false;
+}
+
+int compat_unregister(struct compat_client *client, const void *addr)
+{
+    uintptr_t from = (uintptr_t)addr;
+    struct compat_call call;
+    int error = COMPAT_INVALID_PARAMS;
+
+    if (!compat_enter(client, &call, 0, 0))
+        return error;
+    pthread_mutex_lock(&client->lock);
+    size_t at = region_at(client, from);
+    if (region_is(client, at, from)) {
+        uintptr_t to = from + client->regions[at].size;
+
+        memmove(
+            &client->regions[at], &client->regions[at + 1], (--client->region_count - at) * sizeof(*client->regions));
+        while (in_use(client, from, to)) /* each ends by its own deadline */
+            pthread_cond_wait(&client->left, &client->lock);
+        error = COMPAT_OK;
+    }
+    pthread_mutex_unlock(&client->lock);
+    compat_leave(client, &call);
+    return error;
+}
+
+uint64_t compat_registered(struct compat_client *client, const void *addr)
+{
+    uintptr_t from = (uintptr_t)addr;
+    struct compat_call call;
+    uint64_t left = 0;
+
+    if (!compat_enter(client, &call, 0, 0))
+        return 0;
+    pthread_mutex_lock(&client->lock);
+    for (size_t i = 0; i < client->region_count && client->regions[i].addr <= from; i++) {
+        const struct compat_region *region = &client->regions[i];
+
+        if (from - region->addr < region->size && region->size - (from - region->addr) > left)
+            left = region->size - (from - region->addr);
+    }
+    pthread_mutex_unlock(&client->lock);
+    compat_leave(client, &call);
+    return left;
+}
