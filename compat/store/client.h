@@ -55,6 +55,12 @@ struct compat_setup {             /* NULL and 0 as the existing one takes them *
 /* 0 when the master answered and, with a segment, knows it: puts go through at once. A failure leaves the client as it was. */
 int compat_client_setup(struct compat_client *client, const struct compat_setup *setup);
 
+/* As a client without memory of its own, beside the mooncake_client at `server`: that one says where the master is. `pool_size` bytes
+ * can be had by compat_pool_alloc(), until destroy. COMPAT_RPC_FAIL: nobody answers there. */
+int compat_client_setup_dummy(
+    struct compat_client *client, uint64_t pool_size, uint64_t local_buffer_size, const char *server);
+void *compat_pool_alloc(struct compat_client *client, uint64_t size); /* page-aligned; NULL: no room */
+
 /* Calls inside return, the segment's objects are gone. 0, also when there is nothing to close. Under 50 ms. */
 int compat_client_close(struct compat_client *client);
 

@@ -45,6 +45,8 @@ struct compat_client {
     struct store_node *node;
     uint64_t local_buffer;
     uint32_t put_ms, get_ms, ask_ms;
+    void *pool; /* of setup_dummy(); its use is guarded by lock */
+    uint64_t pool_size, pool_used;
     char hostname[COMPAT_HOST_MAX];
 };
 
@@ -74,6 +76,9 @@ struct compat_plan {
 };
 int compat_plan(const struct compat_setup *setup, struct compat_plan *plan);
 uint32_t compat_env_u32(const char *name, uint32_t fallback);
+
+/* dummy.c */
+void compat_pool_free(struct compat_client *client);
 
 /* sessions.c, on close: nobody is inside. */
 void compat_sessions_drop(struct compat_client *client);

@@ -71,6 +71,7 @@ void compat_client_destroy(struct compat_client *client)
     if (!is_ours(client))
         return; /* a child has nothing of it but the memory */
     compat_client_close(client);
+    compat_pool_free(client);
     pthread_mutex_destroy(&client->lock);
     pthread_cond_destroy(&client->left);
     free(client->regions);
@@ -87,6 +88,7 @@ static void become_ours(struct compat_client *client)
     client->region_count = 0;
     client->store = NULL;
     client->node = NULL;
+    client->pool = NULL; /* the parent's; this copy of it stays where it is */
     client->state = COMPAT_EMPTY;
     client->pid = getpid();
 }

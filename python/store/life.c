@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compat/program/flags.h"
 #include "store.h"
 
 static struct compat_client *client_of(PyObject *self)
@@ -30,34 +31,10 @@ static const char *word(PyObject *dict, const char *name, const char *fallback, 
     return PyUnicode_AsUTF8AndSize(text, NULL);
 }
 
-/* "16777216", "16MB", "4 GB", "512k": 0 or at least 1 KB. */
+/* "16777216", "16MB", "4 GB": 0 or at least 1 KB. */
 static bool size_of(const char *text, uint64_t *out)
 {
-    static const char units[] = "kmgt";
-    char *end;
-    double value = strtod(text, &end);
-
-    while (*end == ' ')
-        end++;
-    if (end == text || value < 0 || value > 1e18)
-        return false;
-    if (*end) {
-        char letter = (char)(*end | 0x20);
-        const char *unit = strchr(units, letter);
-
-        if (unit) {
-            value *= (double)(1ull << 10 * (unit - units + 1));
-            end++;
-        }
-        if ((*end | 0x20) == 'i')
-            end++;
-        if ((*end | 0x20) == 'b')
-            end++;
-        if (*end)
-            return false;
-    }
-    *out = (uint64_t)value;
-    return *out == 0 || *out >= 1024;
+    return flag_size_of(text, out) && (*out == 0 || *out >= 1024);
 }
 
 static bool is_true(const char *text)
@@ -155,6 +132,32 @@ static PyObject *init_all(PyObject *self, PyObject *args, PyObject *kw)
     if (size && !number_take(size, "mount_segment_size", &setup.global_segment_size))
         return NULL;
     return set_up(self, &setup);
+}
+
+static PyObject *setup_dummy(PyObject *self, PyObject *args, PyObject *kw)
+{
+    static const char *const names[] = {"mem_pool_size", "local_buffer_size", "server_address", NULL};
+    PyObject *pool, *local;
+    uint64_t pool_size, local_size;
+    const char *server;
+    int result;
+
+    if (!arguments(args, kw, "OOs:setup_dummy", names, &pool, &local, &server) ||
+        !number_take(pool, "mem_pool_size", &pool_size) || !number_take(local, "local_buffer_size", &local_size))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS result = compat_client_setup_dummy(client_of(self), pool_size, local_size, server);
+    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+}
+
+static PyObject *alloc_from_mem_pool(PyObject *self, PyObject *args, PyObject *kw)
+{
+    static const char *const names[] = {"size", NULL};
+    PyObject *object;
+    uint64_t size;
+
+    if (!arguments(args, kw, "O:alloc_from_mem_pool", names, &object) || !number_take(object, "size", &size))
+        return NULL;
+    return PyLong_FromVoidPtr(compat_pool_alloc(client_of(self), size));
 }
 
 /* `close` is a function of unistd.h, `remove` one of stdio.h. */
@@ -435,6 +438,10 @@ PyMethodDef store_life_methods[] = {
         DOC("setup", SETUP_ARGS, "int",
             "setup(self, config: dict) -> int\n\nConnect to the master; with global_segment_size > 0 this process "
             "gives that much memory to the pool. 0, or a negative number.")},
+    {METHOD(setup_dummy), DOC("setup_dummy", "mem_pool_size, local_buffer_size, server_address", "int",
+                              "Connect as a client without a segment, beside the mooncake_client at server_address.")},
+    {METHOD(alloc_from_mem_pool),
+        DOC("alloc_from_mem_pool", "size", "int", "Address in the pool of setup_dummy(); 0: no room.")},
     {METHOD(init_all), DOC("init_all", "protocol, device_name, mount_segment_size=16777216", "int",
                            "setup() as localhost:12345 with a master at 127.0.0.1:50051.")},
     {"close", (PyCFunction)close_store, METH_NOARGS,

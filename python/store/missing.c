@@ -3,8 +3,6 @@
 #include "store.h"
 
 #define MISSING_NAMES(X)                                                                                               \
-    X(setup_dummy, "clients without memory of their own, beside a mooncake_client")                                    \
-    X(alloc_from_mem_pool, "clients without memory of their own, beside a mooncake_client")                            \
     X(create_copy_task, "copying by the master")                                                                       \
     X(create_move_task, "moving by the master")                                                                        \
     X(query_task, "copying and moving by the master")                                                                  \
