@@ -63,7 +63,9 @@ static void batch_run(struct batch *batch, struct mc_store *store, uint32_t dead
 
 int compat_key_check(const struct compat_key *key)
 {
-    return key->name && key->len > 0 && key->len <= MC_NAME_MAX ? COMPAT_OK : COMPAT_INVALID_KEY;
+    if (!key->name || key->len == 0)
+        return COMPAT_INVALID_PARAMS;
+    return key->len <= MC_NAME_MAX ? COMPAT_OK : COMPAT_INVALID_KEY;
 }
 
 /* How many entries of the rest the next batch takes. */

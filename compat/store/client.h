@@ -52,7 +52,8 @@ struct compat_setup {             /* NULL and 0 as the existing one takes them *
     const char *tenant;           /* keys of different tenants are kept apart; "" and "default": none */
 };
 
-/* 0 when the master answered and, with a segment, knows it: puts go through at once. A failure leaves the client as it was. */
+/* 0 when the master answered and, with a segment, knows it: puts go through at once. Wrong arguments leave the client as it was; one
+ * that is set up is closed first, with a warning. */
 int compat_client_setup(struct compat_client *client, const struct compat_setup *setup);
 
 /* As a client without memory of its own, beside the mooncake_client at `server`: that one says where the master is. `pool_size` bytes
@@ -151,7 +152,8 @@ bool compat_segment_there(struct compat_client *client, const char *name);
 
 /* ---- a part at a time ---- */
 
-/* Writing an object in pieces: begun under its key, invisible until ended. One of a key at a time in one client. */
+/* Writing an object in pieces: begun under its key (COMPAT_EXISTS: it is there), invisible until ended. One of a key at a time in one
+ * client. No such session: COMPAT_INVALID_PARAMS. */
 int compat_session_begin(
     struct compat_client *client, const struct compat_key *key, uint64_t size, const struct compat_config *config);
 int compat_session_write(

@@ -13,10 +13,11 @@ enum {
     COMPAT_OK = 0,
     COMPAT_INTERNAL = -1,
     COMPAT_SEGMENT_NOT_FOUND = -101,
-    COMPAT_NO_SPACE = -200, /* NO_AVAILABLE_HANDLE: engines take it as "full, come back" */
-    COMPAT_INVALID_KEY = -400,
+    COMPAT_NO_SPACE = -200,       /* NO_AVAILABLE_HANDLE: engines take it as "full, come back" */
+    COMPAT_INVALID_KEY = -400,    /* longer than names of ours can be */
     COMPAT_INVALID_PARAMS = -600, /* also: not set up, or closed */
     COMPAT_NOT_FOUND = -704,
+    COMPAT_EXISTS = -705, /* only where a session is begun: a put of a key that is there is success */
     COMPAT_HAS_LEASE = -706,
     COMPAT_TRANSFER_FAIL = -800,
     COMPAT_CHECKSUM = -801,

@@ -216,19 +216,23 @@ static void stop(struct compat_client *client)
     client->node = NULL;
 }
 
-/* False: somebody else is at it, or it is set up. */
-static bool begin_setup(struct compat_client *client)
+/* Only one thread gets through at a time. */
+static void begin_setup(struct compat_client *client)
 {
-    bool begun;
-
     if (!is_ours(client))
         become_ours(client);
-    pthread_mutex_lock(&client->lock);
-    begun = client->state == COMPAT_EMPTY;
-    if (begun)
-        client->state = COMPAT_SETTING_UP;
+    for (;;) {
+        pthread_mutex_lock(&client->lock);
+        while (client->state == COMPAT_SETTING_UP || client->state == COMPAT_CLOSING)
+            pthread_cond_wait(&client->left, &client->lock);
+        if (client->state == COMPAT_EMPTY)
+            break;
+        pthread_mutex_unlock(&client->lock);
+        log_warn("compat: setup of a store that is set up as %s: closed first", client->hostname);
+        compat_client_close(client);
+    }
+    client->state = COMPAT_SETTING_UP;
     pthread_mutex_unlock(&client->lock);
-    return begun;
 }
 
 static void become(struct compat_client *client, enum compat_state state)
@@ -247,10 +251,7 @@ int compat_client_setup(struct compat_client *client, const struct compat_setup 
 
     if (error != COMPAT_OK)
         return error;
-    if (!begin_setup(client)) {
-        log_error("compat: setup of a store that is set up: close it first");
-        return COMPAT_INVALID_PARAMS;
-    }
+    begin_setup(client);
     client->local_buffer = setup->local_buffer_size;
     client->put_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_PUT_MS / 1000) * 1000;
     client->get_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_GET_MS / 1000) * 1000;

@@ -73,8 +73,10 @@ int compat_session_begin(
     struct compat_session *session;
     struct mc_object_meta meta;
     struct compat_call call;
+    struct mc_location at;
     struct mc_key name;
     char own[COMPAT_HOST_MAX];
+    uint32_t copies = 1;
     enum mc_status status = MC_EINVAL;
     int error = compat_key_check(key);
 
@@ -82,10 +84,12 @@ int compat_session_begin(
         error = COMPAT_INVALID_PARAMS;
     if (error != COMPAT_OK)
         return error;
+    mc_key_named(&name, key->name, key->len);
     error = compat_meta(client, call.store, config, &meta, own);
+    if (error == COMPAT_OK && mc_store_where(call.store, &name, client->ask_ms, &at, &copies) == MC_OK && copies > 0)
+        error = COMPAT_EXISTS;
     session = error == COMPAT_OK ? reserve(client, key) : NULL;
     if (session) {
-        mc_key_named(&name, key->name, key->len);
         status = mc_store_part_begin(call.store, &name, size, &meta, client->put_ms, &session->part);
         give_back(client, session, status != MC_OK);
     }
@@ -99,7 +103,7 @@ int compat_session_write(
     uintptr_t from = UINTPTR_MAX, to = 0;
     struct compat_session *session;
     struct compat_call call;
-    enum mc_status status = MC_ENOENT;
+    enum mc_status status = MC_EINVAL;
 
     for (uint32_t i = 0; i < n; i++) {
         if (!ranges[i].local && ranges[i].len)
@@ -125,7 +129,7 @@ int compat_session_end(struct compat_client *client, const struct compat_key *ke
     struct mc_store_result result;
     struct compat_session *session;
     struct compat_call call;
-    enum mc_status status = MC_ENOENT;
+    enum mc_status status = MC_EINVAL;
 
     if (!compat_enter(client, &call, 0, 0))
         return COMPAT_INVALID_PARAMS;

@@ -49,7 +49,7 @@ static void bad_arguments(mooncake_store_t store)
     CHECK(mooncake_store_put(store, NULL, "v", 1, NULL), -1);
     CHECK(mooncake_store_put(store, "k", NULL, 1, NULL), -1);
     CHECK(mooncake_store_get_into(store, "k", NULL, 1), -1);
-    CHECK(mooncake_store_put(store, "", "v", 1, NULL), -400);
+    CHECK(mooncake_store_put(store, "", "v", 1, NULL), -600);
     CHECK(mooncake_store_register_buffer(store, &byte, 0), -600);
     CHECK(mooncake_store_unregister_buffer(store, &byte), -600);
     CHECK(mooncake_store_remove_by_regex(store, "(", 0), -600);

@@ -1,14 +1,20 @@
 """_types - classes of mooncake.store that need nothing of C: numbers with names, and what describes a replica."""
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 
-class SoftPinAction(IntEnum):
+class Number(IntEnum):
+    """A number with a name that prints as its name, in every version of Python."""
+
+    __str__ = Enum.__str__
+
+
+class SoftPinAction(Number):
     PRESERVE = 0
     ENABLE = 1
     DISABLE = 2
 
 
-class ObjectDataType(IntEnum):
+class ObjectDataType(Number):
     UNKNOWN = 0
     KVCACHE = 1
     TENSOR = 2
@@ -21,7 +27,7 @@ class ObjectDataType(IntEnum):
     GENERAL = 9
 
 
-class ReplicaStatus(IntEnum):
+class ReplicaStatus(Number):
     UNDEFINED = 0
     INITIALIZED = 1
     PROCESSING = 2
@@ -30,31 +36,28 @@ class ReplicaStatus(IntEnum):
     FAILED = 5
 
 
-class TaskType(IntEnum):
+class TaskType(Number):
     REPLICA_COPY = 0
     REPLICA_MOVE = 1
 
 
-class TaskStatus(IntEnum):
+class TaskStatus(Number):
     PENDING = 0
     PROCESSING = 1
     SUCCESS = 2
     FAILED = 3
 
 
-class BufferDescriptor:
+class Descriptor:
     """Where the bytes of a replica lie: `size` of them at `buffer_address` of the segment `transport_endpoint`."""
 
     def __init__(self, transport_endpoint, buffer_address, size):
         self.transport_endpoint = transport_endpoint
-        self.transport_endpoint_ = transport_endpoint
         self.buffer_address = buffer_address
-        self.buffer_address_ = buffer_address
         self.size = size
-        self.size_ = size
 
     def __repr__(self):
-        return f"BufferDescriptor({self.transport_endpoint!r}, {self.buffer_address:#x}, {self.size})"
+        return f"Descriptor({self.transport_endpoint!r}, {self.buffer_address:#x}, {self.size})"
 
 
 class MemoryDescriptor:
@@ -62,12 +65,20 @@ class MemoryDescriptor:
         self.buffer_descriptor = buffer_descriptor
 
 
+class DiskDescriptor:
+    """A copy on disk: none is made yet, so none is ever given out."""
+
+    file_path = ""
+    object_size = 0
+
+
 class ReplicaDescriptor:
     """One copy of an object. Copies lie in memory here; what is listed is complete."""
 
+    status = ReplicaStatus.COMPLETE
+
     def __init__(self, segment, address, size):
-        self.status = ReplicaStatus.COMPLETE
-        self._memory = MemoryDescriptor(BufferDescriptor(segment, address, size))
+        self._memory = MemoryDescriptor(Descriptor(segment, address, size))
 
     def is_memory_replica(self):
         return True
@@ -88,8 +99,42 @@ class ReplicaDescriptor:
         return f"ReplicaDescriptor({self.status.name}, {self._memory.buffer_descriptor!r})"
 
 
-class QueryTaskResponse:
-    """What query_task() would give; there are no tasks yet."""
+class _Absent:
+    """A class of the existing module that is not there yet: it can be named, not made."""
 
-    def __init__(self):
-        raise NotImplementedError("QueryTaskResponse: copying and moving by the master is not there yet")
+    def __init__(self, *args, **kw):
+        raise NotImplementedError(f"mooncake.store.{type(self).__name__} is not there yet")
+
+
+class QueryTaskResponse(_Absent):
+    """Copying and moving by the master."""
+
+
+class ParallelAxis(_Absent):
+    """Tensors."""
+
+
+class TensorParallelism(_Absent):
+    """Tensors."""
+
+
+class ReadTarget(_Absent):
+    """Tensors."""
+
+
+class EngramStore(_Absent):
+    """Engram tables."""
+
+
+class EngramStoreConfig(_Absent):
+    """Engram tables."""
+
+
+CLASSES = (SoftPinAction, ObjectDataType, ReplicaStatus, TaskType, TaskStatus, Descriptor, MemoryDescriptor, DiskDescriptor,
+           ReplicaDescriptor, QueryTaskResponse, ParallelAxis, TensorParallelism, ReadTarget, EngramStore, EngramStoreConfig)
+
+# What mooncake.store shows beside its C classes: these, and the members of the enumerations that the existing module exports.
+EXPORTS = {cls.__name__: cls for cls in CLASSES}
+for _enum in (ObjectDataType, ReplicaStatus, TaskType, TaskStatus):
+    for _member in _enum:
+        EXPORTS.setdefault(_member.name, _member)

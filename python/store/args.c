@@ -173,9 +173,24 @@ void nested_fini(struct nested *nested)
 
 /* ---- buffers ---- */
 
+/* What is not contiguous is copied into something that is; the view keeps that alive. */
+static int buffer_get(PyObject *object, int flags, Py_buffer *view)
+{
+    PyObject *copy;
+    int result = PyObject_GetBuffer(object, view, flags);
+
+    if (result == 0 || flags != PyBUF_SIMPLE || !PyErr_ExceptionMatches(PyExc_BufferError))
+        return result;
+    PyErr_Clear();
+    copy = PyMemoryView_GetContiguous(object, PyBUF_READ, 'C');
+    result = copy ? PyObject_GetBuffer(copy, view, flags) : -1;
+    Py_XDECREF(copy);
+    return result;
+}
+
 static bool buffer_take(PyObject *object, const char *what, bool part, Py_buffer *view)
 {
-    if (PyObject_GetBuffer(object, view, part ? PyBUF_FULL_RO : PyBUF_SIMPLE) < 0) {
+    if (buffer_get(object, part ? PyBUF_FULL_RO : PyBUF_SIMPLE, view) < 0) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Clear();
             PyErr_Format(

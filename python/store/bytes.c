@@ -21,8 +21,8 @@ static int put_spans(PyObject *self, const struct compat_key *key, const struct 
 
     if (error)
         return error;
-    Py_BEGIN_ALLOW_THREADS error = compat_put(client_of(self), &put, 1, &config->c, flags | COMPAT_BYTES);
-    Py_END_ALLOW_THREADS return error;
+    WITHOUT_GIL(error = compat_put(client_of(self), &put, 1, &config->c, flags | COMPAT_BYTES));
+    return error;
 }
 
 static PyObject *put_value(PyObject *self, PyObject *args, PyObject *kw, const char *format, unsigned flags)
@@ -127,10 +127,8 @@ static int put_many(
     for (size_t i = 0; i < keys->n; i++)
         puts[i] =
             (struct compat_put){.key = keys->key[i], .spans = &buffers->span[i], .nspans = buffers->span[i].len > 0};
-    if (!error) {
-        Py_BEGIN_ALLOW_THREADS error = compat_put(client_of(self), puts, keys->n, &config->c, flags | COMPAT_BYTES);
-        Py_END_ALLOW_THREADS
-    }
+    if (!error)
+        WITHOUT_GIL(error = compat_put(client_of(self), puts, keys->n, &config->c, flags | COMPAT_BYTES));
     free(puts);
     return error;
 }
@@ -184,10 +182,9 @@ static PyObject *get_try(struct compat_client *client, const struct compat_key *
     if (room > HINT_MIN && !bytes)
         return NULL;
     *one = (struct compat_get){.key = *key, .spans = &span, .nspans = 1};
-    Py_BEGIN_ALLOW_THREADS compat_get(client, one, 1);
-    Py_END_ALLOW_THREADS if (bytes &&
-                             one->result ==
-                                 (int64_t)room) return bytes; /* the size was guessed right: nothing is copied */
+    WITHOUT_GIL(compat_get(client, one, 1));
+    if (bytes && one->result == (int64_t)room)
+        return bytes; /* the size was guessed right: nothing is copied */
     PyObject *right = PyBytes_FromStringAndSize(span.addr, one->result > 0 ? (Py_ssize_t)one->result : 0);
     Py_XDECREF(bytes);
     return right;
@@ -255,9 +252,8 @@ static bool find(PyObject *self, const struct keys *keys, make_fn *make, place_f
         PyErr_NoMemory();
         return false;
     }
-    Py_BEGIN_ALLOW_THREADS compat_exists(client_of(self), keys->key, n, out->size);
-    Py_END_ALLOW_THREADS for (size_t i = 0; i < n; i++)
-    {
+    WITHOUT_GIL(compat_exists(client_of(self), keys->key, n, out->size));
+    for (size_t i = 0; i < n; i++) {
         if (out->size[i] < 0)
             continue;
         out->object[i] = make((uint64_t)out->size[i]);
@@ -268,9 +264,8 @@ static bool find(PyObject *self, const struct keys *keys, make_fn *make, place_f
             (struct compat_get){.key = keys->key[i], .spans = &out->span[wanted], .nspans = out->size[i] > 0};
         wanted++;
     }
-    Py_BEGIN_ALLOW_THREADS compat_get(client_of(self), out->get, wanted);
-    Py_END_ALLOW_THREADS for (size_t i = 0, at = 0; i < n; i++)
-    {
+    WITHOUT_GIL(compat_get(client_of(self), out->get, wanted));
+    for (size_t i = 0, at = 0; i < n; i++) {
         if (!out->object[i])
             continue;
         if (out->get[at++].result != out->size[i]) /* gone meanwhile, or replaced by one of another size */

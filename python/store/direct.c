@@ -26,8 +26,8 @@ static PyObject *register_buffer(PyObject *self, PyObject *args, PyObject *kw)
     if (!arguments(args, kw, "OO:register_buffer", names, &buffer_object, &size_object) ||
         !number_take(buffer_object, "buffer_ptr", &address) || !number_take(size_object, "size", &size))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS result = compat_register(client_of(self), at(address), size);
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_register(client_of(self), at(address), size));
+    return PyLong_FromLong(result);
 }
 
 static PyObject *unregister_buffer(PyObject *self, PyObject *args, PyObject *kw)
@@ -39,8 +39,8 @@ static PyObject *unregister_buffer(PyObject *self, PyObject *args, PyObject *kw)
 
     if (!arguments(args, kw, "O:unregister_buffer", names, &object) || !number_take(object, "buffer_ptr", &address))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS result = compat_unregister(client_of(self), at(address));
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_unregister(client_of(self), at(address)));
+    return PyLong_FromLong(result);
 }
 
 /* ---- one object ---- */
@@ -60,10 +60,8 @@ static PyObject *put_address(PyObject *self, PyObject *args, PyObject *kw, const
         struct compat_put put = {.key = keys.one, .spans = &span, .nspans = len > 0};
         int error = config_error(&config, 1);
 
-        if (!error) {
-            Py_BEGIN_ALLOW_THREADS error = compat_put(client_of(self), &put, 1, &config.c, flags);
-            Py_END_ALLOW_THREADS
-        }
+        if (!error)
+            WITHOUT_GIL(error = compat_put(client_of(self), &put, 1, &config.c, flags));
         result = PyLong_FromLong(error);
     }
     config_fini(&config);
@@ -99,10 +97,12 @@ static PyObject *put_from_with_metadata(PyObject *self, PyObject *args, PyObject
         struct compat_put put = {.key = keys.one, .spans = spans, .nspans = 2};
         int error = config_error(&config, 1);
 
-        if (!error) {
-            Py_BEGIN_ALLOW_THREADS error = -compat_put(client_of(self), &put, 1, &config.c, 0);
-            Py_END_ALLOW_THREADS
-        }
+        char name[COMPAT_HOST_MAX];
+
+        if (!error) /* only the Store's own failures are positive */
+            WITHOUT_GIL(error = compat_client_hostname(client_of(self), name));
+        if (!error)
+            WITHOUT_GIL(error = -compat_put(client_of(self), &put, 1, &config.c, 0));
         result = PyLong_FromLong(error);
     }
     config_fini(&config);
@@ -122,8 +122,8 @@ static PyObject *get_into(PyObject *self, PyObject *args, PyObject *kw)
         struct mc_span span = {at(address), len};
         struct compat_get get = {.key = keys.one, .spans = &span, .nspans = len > 0};
 
-        Py_BEGIN_ALLOW_THREADS compat_get(client_of(self), &get, 1);
-        Py_END_ALLOW_THREADS result = PyLong_FromLongLong(get.result);
+        WITHOUT_GIL(compat_get(client_of(self), &get, 1));
+        result = PyLong_FromLongLong(get.result);
     }
     keys_fini(&keys);
     return result;
@@ -159,8 +159,9 @@ static PyObject *put_entries(PyObject *self, const struct keys *keys, const stru
     } else if (error) {
         list = list_of_same(error, keys->n);
     } else {
-        Py_BEGIN_ALLOW_THREADS compat_put(client_of(self), puts, keys->n, &config->c, flags);
-        Py_END_ALLOW_THREADS for (size_t i = 0; i < keys->n; i++) results[i] = puts[i].result;
+        WITHOUT_GIL(compat_put(client_of(self), puts, keys->n, &config->c, flags));
+        for (size_t i = 0; i < keys->n; i++)
+            results[i] = puts[i].result;
         list = list_of_ints(results, keys->n);
     }
     free(puts);
@@ -179,8 +180,8 @@ static PyObject *get_entries(PyObject *self, const struct keys *keys, const stru
         gets[i] = (struct compat_get){.key = keys->key[i],
             .spans = spans + (first ? first[i] : i),
             .nspans = first ? (uint32_t)(first[i + 1] - first[i]) : 1};
-    Py_BEGIN_ALLOW_THREADS compat_get(client_of(self), gets, keys->n);
-    Py_END_ALLOW_THREADS list = PyList_New((Py_ssize_t)keys->n);
+    WITHOUT_GIL(compat_get(client_of(self), gets, keys->n));
+    list = PyList_New((Py_ssize_t)keys->n);
     for (size_t i = 0; list && i < keys->n; i++) {
         PyObject *item = PyLong_FromLongLong(gets[i].result);
 
@@ -267,8 +268,9 @@ static PyObject *multi(PyObject *self, const struct keys *keys, const struct nes
     char name[COMPAT_HOST_MAX];
     int error;
 
-    Py_BEGIN_ALLOW_THREADS error = compat_client_hostname(client_of(self), name);
-    Py_END_ALLOW_THREADS if (error) return PyList_New(0);
+    WITHOUT_GIL(error = compat_client_hostname(client_of(self), name));
+    if (error)
+        return PyList_New(0);
     if (!same_shape(keys, addresses, sizes))
         return list_of_same(COMPAT_INVALID_PARAMS, keys->n);
     spans = spans_of(&addresses->all, &sizes->all);

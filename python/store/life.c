@@ -46,8 +46,8 @@ static PyObject *set_up(PyObject *self, const struct compat_setup *setup)
 {
     int result;
 
-    Py_BEGIN_ALLOW_THREADS result = compat_client_setup(client_of(self), setup);
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_client_setup(client_of(self), setup));
+    return PyLong_FromLong(result);
 }
 
 /* Named, so that nobody believes to have what is not there. */
@@ -145,8 +145,8 @@ static PyObject *setup_dummy(PyObject *self, PyObject *args, PyObject *kw)
     if (!arguments(args, kw, "OOs:setup_dummy", names, &pool, &local, &server) ||
         !number_take(pool, "mem_pool_size", &pool_size) || !number_take(local, "local_buffer_size", &local_size))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS result = compat_client_setup_dummy(client_of(self), pool_size, local_size, server);
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_client_setup_dummy(client_of(self), pool_size, local_size, server));
+    return PyLong_FromLong(result);
 }
 
 static PyObject *alloc_from_mem_pool(PyObject *self, PyObject *args, PyObject *kw)
@@ -165,24 +165,24 @@ static PyObject *close_store(PyObject *self, PyObject *none)
 {
     int result;
 
-    Py_BEGIN_ALLOW_THREADS result = compat_client_close(client_of(self));
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_client_close(client_of(self)));
+    return PyLong_FromLong(result);
 }
 
 static PyObject *health_check(PyObject *self, PyObject *none)
 {
     int result;
 
-    Py_BEGIN_ALLOW_THREADS result = compat_client_health(client_of(self));
-    Py_END_ALLOW_THREADS return PyLong_FromLong(result);
+    WITHOUT_GIL(result = compat_client_health(client_of(self)));
+    return PyLong_FromLong(result);
 }
 
 static PyObject *get_hostname(PyObject *self, PyObject *none)
 {
     char name[COMPAT_HOST_MAX];
 
-    Py_BEGIN_ALLOW_THREADS compat_client_hostname(client_of(self), name);
-    Py_END_ALLOW_THREADS return PyUnicode_FromString(name);
+    WITHOUT_GIL(compat_client_hostname(client_of(self), name));
+    return PyUnicode_FromString(name);
 }
 
 /* ---- is it there ---- */
@@ -195,8 +195,8 @@ static int64_t *exists(PyObject *self, const struct keys *keys)
         PyErr_NoMemory();
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS compat_exists(client_of(self), keys->key, keys->n, sizes);
-    Py_END_ALLOW_THREADS return sizes;
+    WITHOUT_GIL(compat_exists(client_of(self), keys->key, keys->n, sizes));
+    return sizes;
 }
 
 static int64_t *exists_one(PyObject *self, PyObject *args, PyObject *kw, const char *format)
@@ -264,8 +264,8 @@ static int *removed(PyObject *self, const struct keys *keys, bool force)
         PyErr_NoMemory();
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS compat_remove(client_of(self), keys->key, keys->n, force, results);
-    Py_END_ALLOW_THREADS return results;
+    WITHOUT_GIL(compat_remove(client_of(self), keys->key, keys->n, force, results));
+    return results;
 }
 
 static PyObject *remove_one(PyObject *self, PyObject *args, PyObject *kw)
@@ -310,8 +310,8 @@ static PyObject *remove_by_regex(PyObject *self, PyObject *args, PyObject *kw)
 
     if (arguments(args, kw, "O|p:remove_by_regex", names, &text, &force) &&
         keys_take_one(text, "regex_pattern", &pattern)) {
-        Py_BEGIN_ALLOW_THREADS gone = compat_remove_matching(client_of(self), pattern.one.name, pattern.one.len, force);
-        Py_END_ALLOW_THREADS result = PyLong_FromLongLong(gone);
+        WITHOUT_GIL(gone = compat_remove_matching(client_of(self), pattern.one.name, pattern.one.len, force));
+        result = PyLong_FromLongLong(gone);
     }
     keys_fini(&pattern);
     return result;
@@ -325,8 +325,8 @@ static PyObject *remove_all(PyObject *self, PyObject *args, PyObject *kw)
 
     if (!arguments(args, kw, "|p:remove_all", names, &force))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS gone = compat_remove_matching(client_of(self), NULL, 0, force);
-    Py_END_ALLOW_THREADS return PyLong_FromLongLong(gone);
+    WITHOUT_GIL(gone = compat_remove_matching(client_of(self), NULL, 0, force));
+    return PyLong_FromLongLong(gone);
 }
 
 /* ---- replicas ---- */
@@ -337,9 +337,11 @@ static PyObject *descriptors(PyObject *self, const struct compat_key *key)
     struct compat_replica rows[MC_REPLICAS_MAX];
     uint32_t n = MC_REPLICAS_MAX;
     PyObject *list;
+    int64_t size;
 
-    Py_BEGIN_ALLOW_THREADS compat_replicas(client_of(self), key, rows, &n);
-    Py_END_ALLOW_THREADS list = PyList_New(0);
+    WITHOUT_GIL(compat_exists(client_of(self), key, 1, &size)); /* who looks is promised what he sees */
+    WITHOUT_GIL(compat_replicas(client_of(self), key, rows, &n));
+    list = PyList_New(0);
     for (uint32_t i = 0; list && i < n; i++) {
         PyObject *row = PyObject_CallFunction(type_named("ReplicaDescriptor"), "sKK", rows[i].segment,
             (unsigned long long)rows[i].address, (unsigned long long)rows[i].size);
@@ -417,8 +419,7 @@ static PyObject *batch_replica_clear(PyObject *self, PyObject *args, PyObject *k
         list = gone ? PyList_New(0) : PyErr_NoMemory();
     }
     if (list) {
-        Py_BEGIN_ALLOW_THREADS clear_all(self, &keys, segment, gone);
-        Py_END_ALLOW_THREADS
+        WITHOUT_GIL(clear_all(self, &keys, segment, gone));
     }
     for (size_t i = 0; list && i < keys.n; i++)
         if (gone[i] == COMPAT_OK && PyList_Append(list, PyTuple_GetItem(keys.held, (Py_ssize_t)i)) < 0)

@@ -40,6 +40,18 @@
     X(get_tensor_with_parallelism, "tensors")                                                                          \
     X(batch_put_tensor_with_parallelism, "tensors")                                                                    \
     X(batch_get_tensor_with_parallelism, "tensors")                                                                    \
+    X(batch_get_tensor_with_parallelism_into, "tensors")                                                               \
+    X(batch_get_tensor_with_tp_into, "tensors")                                                                        \
+    X(batch_put_tensor_with_parallelism_from, "tensors")                                                               \
+    X(batch_put_tensor_with_tp_from, "tensors")                                                                        \
+    X(batch_upsert_tensor_with_parallelism, "tensors")                                                                 \
+    X(batch_upsert_tensor_with_parallelism_from, "tensors")                                                            \
+    X(get_tensor_with_parallelism_into, "tensors")                                                                     \
+    X(get_tensor_with_tp_into, "tensors")                                                                              \
+    X(put_tensor_with_parallelism_from, "tensors")                                                                     \
+    X(put_tensor_with_tp_from, "tensors")                                                                              \
+    X(upsert_tensor_with_parallelism, "tensors")                                                                       \
+    X(upsert_tensor_with_parallelism_from, "tensors")                                                                  \
     X(save_tensor_to_safetensor, "tensors")                                                                            \
     X(load_tensor_from_safetensor, "tensors")
 

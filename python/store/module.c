@@ -54,8 +54,8 @@ static void store_dealloc(PyObject *self)
     struct store_object *store = (struct store_object *)self;
     PyTypeObject *type = Py_TYPE(self);
 
-    Py_BEGIN_ALLOW_THREADS compat_client_destroy(store->client);
-    Py_END_ALLOW_THREADS Py_XDECREF(store->engine);
+    WITHOUT_GIL(compat_client_destroy(store->client));
+    Py_XDECREF(store->engine);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }
@@ -155,19 +155,17 @@ static PyMethodDef functions[] = {
 /* Classes that need nothing of C come from mooncake._types. */
 static int add_types(PyObject *module)
 {
-    static const char *const names[] = {"SoftPinAction", "ObjectDataType", "ReplicaStatus", "TaskType", "TaskStatus",
-        "ReplicaDescriptor", "QueryTaskResponse"};
+    PyObject *exports, *name, *value;
+    Py_ssize_t at = 0;
 
     module_state.types = PyImport_ImportModule("mooncake._types");
     if (!module_state.types)
         return -1;
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        PyObject *type = type_named(names[i]);
-
-        if (!type || PyModule_AddObjectRef(module, names[i], type) < 0)
+    exports = type_named("EXPORTS");
+    while (exports && PyDict_Next(exports, &at, &name, &value))
+        if (PyObject_SetAttr(module, name, value) < 0)
             return -1;
-    }
-    return 0;
+    return exports ? 0 : -1;
 }
 
 static int add_type(PyObject *module, const char *name, PyObject *type)

@@ -20,7 +20,7 @@ struct piece {
     struct numbers dst, src, size;
     uint64_t buffer, room; /* room: 0, not known */
     int64_t *result;
-    bool fits;
+    bool fits, absent; /* absent: no sizes at all were given for this key */
 };
 
 struct job {
@@ -68,6 +68,7 @@ static bool piece_add(struct job *job, uint64_t buffer, uint64_t room, PyObject 
     for (int i = 0; i < 3; i++)
         if (numbers[i] && !numbers_take(numbers[i], what[i], into[i]))
             return false;
+    piece->absent = !numbers[2];
     piece->fits = piece->dst.n == piece->size.n && piece->src.n == piece->size.n;
     piece->result = calloc(piece->size.n + 1, sizeof(*piece->result));
     if (!piece->result) {
@@ -82,6 +83,8 @@ static bool buffer_add(
 {
     static const char *const what[4] = {"all_keys", "all_dst_offsets", "all_src_offsets", "all_sizes"};
     PyObject *inner[4] = {NULL};
+    size_t first = job->n;
+    bool fits = true;
     uint64_t room = compat_registered(client_of(self), (void *)(uintptr_t)buffer);
     bool ok = true;
 
@@ -92,7 +95,10 @@ static bool buffer_add(
         PyObject *numbers[3] = {item(inner[1], k), item(inner[2], k), item(inner[3], k)};
 
         ok = piece_add(job, buffer, room, item(inner[0], k), numbers);
+        fits = fits && ok && job->piece[job->n - 1].fits && numbers[0] && numbers[1] && numbers[2];
     }
+    for (size_t k = first; k < job->n; k++) /* one wrong shape, and nothing of this buffer is read */
+        job->piece[k].fits = fits;
     for (int k = 0; k < 4; k++)
         Py_XDECREF(inner[k]);
     return ok;
@@ -177,6 +183,9 @@ static bool job_run(PyObject *self, struct job *job)
 
 static PyObject *piece_list(const struct piece *piece)
 {
+    if (piece->absent)
+        return list_of_same(COMPAT_INVALID_PARAMS, 1);
+
     PyObject *list = PyList_New((Py_ssize_t)piece->size.n);
 
     for (size_t i = 0; list && i < piece->size.n; i++) {
@@ -226,8 +235,8 @@ static PyObject *get_into_ranges(PyObject *self, PyObject *args, PyObject *kw)
     for (size_t i = 0; ok && i < buffers.n; i++)
         ok = buffer_add(self, &job, buffers.v[i], outer, i, &keys[i]);
     if (ok) {
-        Py_BEGIN_ALLOW_THREADS ok = job_run(self, &job);
-        Py_END_ALLOW_THREADS list = ok ? job_list(&job, keys, buffers.n) : PyErr_NoMemory();
+        WITHOUT_GIL(ok = job_run(self, &job));
+        list = ok ? job_list(&job, keys, buffers.n) : PyErr_NoMemory();
     }
     for (int i = 0; i < 4; i++)
         Py_XDECREF(outer[i]);
@@ -239,18 +248,39 @@ static PyObject *get_into_ranges(PyObject *self, PyObject *args, PyObject *kw)
 
 /* ---- sessions ---- */
 
-static PyObject *each(PyObject *self, PyObject *args, PyObject *kw, const char *format,
-    int (*fn)(struct compat_client *client, const struct compat_key *key))
+/* Calls of sessions on what is not set up answer with an empty list; so does the existing one. */
+static size_t entries_of(PyObject *self, size_t n)
+{
+    char name[COMPAT_HOST_MAX];
+    int error;
+
+    WITHOUT_GIL(error = compat_client_hostname(client_of(self), name));
+    return error == COMPAT_OK ? n : 0;
+}
+
+typedef int each_fn(struct compat_client *client, const struct compat_key *key);
+
+static void call_each(PyObject *self, const struct keys *keys, each_fn *fn, int *results)
+{
+    for (size_t i = 0; i < keys->n; i++)
+        results[i] = fn(client_of(self), &keys->key[i]);
+}
+
+static PyObject *each(PyObject *self, PyObject *args, PyObject *kw, const char *format, each_fn *fn)
 {
     static const char *const names[] = {"keys", NULL};
     struct keys keys = {0};
     PyObject *sequence, *list = NULL;
     int *results = NULL;
 
-    if (arguments(args, kw, format, names, &sequence) && keys_take(sequence, "keys", &keys) &&
-        (results = calloc(keys.n + 1, sizeof(*results))) != NULL) {
-        Py_BEGIN_ALLOW_THREADS for (size_t i = 0; i < keys.n; i++) results[i] = fn(client_of(self), &keys.key[i]);
-        Py_END_ALLOW_THREADS list = list_of_ints(results, keys.n);
+    if (arguments(args, kw, format, names, &sequence) && keys_take(sequence, "keys", &keys)) {
+        results = calloc(keys.n + 1, sizeof(*results));
+        if (results) {
+            WITHOUT_GIL(call_each(self, &keys, fn, results));
+            list = list_of_ints(results, entries_of(self, keys.n));
+        } else {
+            PyErr_NoMemory();
+        }
     }
     free(results);
     keys_fini(&keys);
@@ -292,6 +322,15 @@ static PyObject *batch_get_session_end(PyObject *self, PyObject *args, PyObject 
     return result;
 }
 
+static void begin_each(
+    PyObject *self, const struct keys *keys, const struct numbers *sizes, const struct config *config, int *results)
+{
+    int error = sizes->n == keys->n ? config_error(config, keys->n) : COMPAT_INVALID_PARAMS;
+
+    for (size_t i = 0; i < keys->n; i++)
+        results[i] = error ? error : compat_session_begin(client_of(self), &keys->key[i], sizes->v[i], &config->c);
+}
+
 static PyObject *batch_put_session_start(PyObject *self, PyObject *args, PyObject *kw)
 {
     static const char *const names[] = {"keys", "sizes", "config", NULL};
@@ -299,15 +338,17 @@ static PyObject *batch_put_session_start(PyObject *self, PyObject *args, PyObjec
     struct keys keys = {0};
     struct numbers sizes = {0};
     struct config config = {.held_n = 0};
-    int *results = NULL, error;
+    int *results = NULL;
 
     if (arguments(args, kw, "OO|O:batch_put_session_start", names, &k, &s, &object) && keys_take(k, "keys", &keys) &&
-        numbers_take(s, "sizes", &sizes) && config_take(object, "config", &config) &&
-        (results = calloc(keys.n + 1, sizeof(*results))) != NULL) {
-        error = sizes.n == keys.n ? config_error(&config, keys.n) : COMPAT_INVALID_PARAMS;
-        Py_BEGIN_ALLOW_THREADS for (size_t i = 0; i < keys.n; i++) results[i] =
-            error ? error : compat_session_begin(client_of(self), &keys.key[i], sizes.v[i], &config.c);
-        Py_END_ALLOW_THREADS list = list_of_ints(results, keys.n);
+        numbers_take(s, "sizes", &sizes) && config_take(object, "config", &config)) {
+        results = calloc(keys.n + 1, sizeof(*results));
+        if (results) {
+            WITHOUT_GIL(begin_each(self, &keys, &sizes, &config, results));
+            list = list_of_ints(results, entries_of(self, keys.n));
+        } else {
+            PyErr_NoMemory();
+        }
     }
     free(results);
     config_fini(&config);
@@ -356,41 +397,69 @@ static int64_t read_ranges(
     return bytes;
 }
 
+/* Bytes, as reading gives them. */
+static int64_t write_ranges(
+    struct compat_client *client, const struct compat_key *key, struct mc_range *ranges, size_t n)
+{
+    int64_t result = compat_session_write(client, key, ranges, (uint32_t)n);
+
+    for (size_t i = 0; result >= 0 && i < n; i++)
+        result += (int64_t)ranges[i].len;
+    return result;
+}
+
+/* What three lists of lists say of each key. */
+struct pieces {
+    struct nested addresses, sizes, offsets;
+};
+
+static int64_t pieces_move(
+    PyObject *self, const struct compat_key *key, const struct pieces *pieces, size_t i, bool write)
+{
+    struct mc_range *ranges = ranges_of(&pieces->addresses, &pieces->sizes, &pieces->offsets, i);
+    size_t n = nested_count(&pieces->addresses, i);
+    int64_t result = COMPAT_INTERNAL;
+
+    if (ranges)
+        result = write ? write_ranges(client_of(self), key, ranges, n) : read_ranges(client_of(self), key, ranges, n);
+    free(ranges);
+    return result;
+}
+
+static PyObject *pieces_list(PyObject *self, const struct keys *keys, const struct pieces *pieces, bool write)
+{
+    bool fits = same_shape(keys, &pieces->addresses, &pieces->sizes, &pieces->offsets);
+    size_t n = entries_of(self, keys->n);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        int64_t result = COMPAT_INVALID_PARAMS;
+        PyObject *number;
+
+        if (fits)
+            WITHOUT_GIL(result = pieces_move(self, &keys->key[i], pieces, i, write));
+        number = PyLong_FromLongLong(result);
+        if (!number || PyList_SetItem(list, (Py_ssize_t)i, number) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
 static PyObject *ranges_each(
     PyObject *self, PyObject *args, PyObject *kw, const char *format, const char *offsets_name, bool write)
 {
     const char *const names[] = {"keys", "all_buffer_ptrs", "all_sizes", offsets_name, NULL};
     PyObject *k, *b, *s, *o, *list = NULL;
     struct keys keys = {0};
-    struct nested addresses = {0}, sizes = {0}, offsets = {0};
+    struct pieces pieces = {0};
 
     if (arguments(args, kw, format, names, &k, &b, &s, &o) && keys_take(k, "keys", &keys) &&
-        nested_take(b, names[1], &addresses) && nested_take(s, names[2], &sizes) &&
-        nested_take(o, names[3], &offsets)) {
-        bool fits = same_shape(&keys, &addresses, &sizes, &offsets);
-
-        list = PyList_New((Py_ssize_t)keys.n);
-        for (size_t i = 0; list && i < keys.n; i++) {
-            size_t n = fits ? nested_count(&addresses, i) : 0;
-            struct mc_range *ranges = fits ? ranges_of(&addresses, &sizes, &offsets, i) : NULL;
-            int64_t result = fits ? COMPAT_INTERNAL : COMPAT_INVALID_PARAMS;
-            PyObject *number;
-
-            if (ranges) {
-                Py_BEGIN_ALLOW_THREADS result =
-                    write ? compat_session_write(client_of(self), &keys.key[i], ranges, (uint32_t)n)
-                          : read_ranges(client_of(self), &keys.key[i], ranges, n);
-                Py_END_ALLOW_THREADS
-            }
-            free(ranges);
-            number = PyLong_FromLongLong(result);
-            if (!number || PyList_SetItem(list, (Py_ssize_t)i, number) < 0)
-                Py_CLEAR(list);
-        }
-    }
-    nested_fini(&addresses);
-    nested_fini(&sizes);
-    nested_fini(&offsets);
+        nested_take(b, names[1], &pieces.addresses) && nested_take(s, names[2], &pieces.sizes) &&
+        nested_take(o, names[3], &pieces.offsets))
+        list = pieces_list(self, &keys, &pieces, write);
+    nested_fini(&pieces.addresses);
+    nested_fini(&pieces.sizes);
+    nested_fini(&pieces.offsets);
     keys_fini(&keys);
     return list;
 }

@@ -33,6 +33,14 @@ struct store_object {
     _Atomic uint64_t hint; /* size of the last object read: what get() makes room for before it knows better */
 };
 
+/* Run one statement while other threads of Python may run. */
+#define WITHOUT_GIL(statement)                                                                                         \
+    do {                                                                                                               \
+        PyThreadState *gil_ = PyEval_SaveThread();                                                                     \
+        statement;                                                                                                     \
+        PyEval_RestoreThread(gil_);                                                                                    \
+    } while (0)
+
 /* First line: for inspect.signature(). Then what help() and probes of __doc__ see. */
 #define DOC(name, args, returns, text) name "($self, " args ")\n--\n\n" name "(self, " args ") -> " returns "\n\n" text
 #define DOC0(name, returns, text)      name "($self)\n--\n\n" name "(self) -> " returns "\n\n" text
@@ -106,7 +114,8 @@ struct config {
     const char *names[32];
     PyObject *held[32];
     size_t held_n;
-    size_t groups; /* how many ids; 0: none */
+    bool grouped;
+    size_t groups; /* how many ids */
     int error;     /* != 0: the call's result, nothing is done */
 };
 extern PyType_Spec config_spec;

@@ -84,6 +84,8 @@ def check_closed(store, memory):
     equal(store.batch_get_into_multi_buffers(["k"], [[address]], [[1]]), [])
     equal((store.get("k"), store.get_batch(["k"]), store.get_buffer("k"), store.batch_get_buffer(["k"])), (b"", [b""], None, [None]))
     equal((store.get_replica_desc("k"), store.batch_get_replica_desc(["k"]), store.batch_replica_clear(["k"])), ([], {}, []))
+    equal((store.batch_put_session_start(["k"], [1]), store.batch_get_session_start(["k"])), ([], []))
+    equal(store.put_from_with_metadata("k", address, address, 1, 1), -600)
     equal((store.health_check(), store.get_hostname()), (1, ""))
 
 
@@ -101,6 +103,7 @@ def test_bytes():
         equal((store.put_parts("parts", b"ab", bytearray(b"cd"), memoryview(b"e")), other.get("parts")), (0, b"abcde"))
         equal((store.put_parts("nothing", b"", b""), store.is_exist("nothing")), (0, 0))
         raises(RuntimeError, store.put_parts, "k2", memoryview(bytes(8)).cast("I"))
+        equal((store.put("strided", memoryview(b"a-b-c-")[::2]), other.get("strided")), (0, b"abc"))
         equal((store.put_batch(["b1", "b2"], [b"1", b"22"]), other.get_batch(["b1", "none", "b2"])), (0, [b"1", b"", b"22"]))
         equal(store.put_batch(["b1"], [b"1", b"2"]), -600)
         equal((store.upsert("k", b"longer than before"), other.get("k"), other.get_size("k")), (0, b"longer than before", 18))
@@ -110,7 +113,7 @@ def test_bytes():
         assert len(handle) == handle.size() == len(big) and bytes(handle) == big and handle.ptr() != 0
         handles = other.batch_get_buffer(["k", "none"])
         equal((bytes(memoryview(handles[0])), handles[1]), (b"xy", None))
-        equal((store.put("", b"v"), store.put("x" * 1024, b"v"), store.put("x" * 1025, b"v")), (-400, 0, -400))
+        equal((store.put("", b"v"), store.put("x" * 1024, b"v"), store.put("x" * 1025, b"v")), (-600, 0, -400))
         equal((store.put("schlüssel 鍵", b"v"), other.get("schlüssel 鍵")), (0, b"v"))
         equal((store.put("large", bytes(17 * MIB)), store.is_exist("large")), (-600, 0))  # local_buffer_size is 16 MiB
         without = store_of(master, segment=0, buffer=0)
@@ -149,7 +152,7 @@ def test_addresses():
         equal(store.batch_put_from_multi_buffers(["p"], [[memory.at(0)]], [[1, 2]]), [-600])
         equal(store.put_from_with_metadata("w", memory.at(100), memory.at(0), 20, 4), 0)
         equal(store.get("w"), memory.read(0, 4) + memory.read(100, 20))
-        equal(store.put_from_with_metadata("", memory.at(100), memory.at(0), 20, 4), 400)  # positive, as the existing one
+        equal(store.put_from_with_metadata("", memory.at(100), memory.at(0), 20, 4), 600)  # positive, as the existing one
         equal((store.unregister_buffer(memory.address), store.unregister_buffer(memory.address)), (0, -600))
         store.close()
         other.close()
@@ -167,14 +170,16 @@ def test_ranges_and_sessions():
         equal((memory.read(0, 4), memory.read(10, 3), memory.read(20, 5)), (bytes(range(1, 5)), bytes(range(90, 93)), bytes(range(103, 108))))
         equal(store.get_into_ranges([memory.at(0)], [["one"]], [[[0, 0]]], [[[98, 0]]], [[[3, 2]]]), [[[-600, 2]]])
         equal(store.get_into_ranges([memory.at(0)], [["one"]], [[[MIB - 1, 0]]], [[[0, 0]]], [[[3, 2]]]), [[[-600, 2]]])
-        equal(store.get_into_ranges([memory.at(0)], [["one", "two"]], [[[0]]], [[[0, 1]]], [[[1]]]), [[[-600], []]])
+        equal(store.get_into_ranges([memory.at(0)], [["one", "two"]], [[[0], []]], [[[0, 1], []]], [[[1], []]]), [[[-600], []]])
+        equal(store.get_into_ranges([memory.at(0)], [["one", "two"]], [[[0]]], [[[0]]], [[[1]]]), [[[-600], [-600]]])
         memory.write(0, os.urandom(3000))
         equal(store.batch_put_session_start(["s", "t"], [3000, 10]), [0, 0])
         assert store.batch_put_session_start(["s"], [3000])[0] < 0  # begun already
-        equal(store.batch_put_from_multi_buffer_ranges(["s"], [[memory.at(2000)]], [[1000]], [[2000]]), [0])
+        equal(store.batch_put_session_start(["one"], [3000]), [-705])
+        equal(store.batch_put_from_multi_buffer_ranges(["s"], [[memory.at(2000)]], [[1000]], [[2000]]), [1000])
         equal(store.is_exist("s"), 0)
         assert store.batch_put_session_end(["t"])[0] < 0  # not whole
-        equal(store.batch_put_from_multi_buffer_ranges(["s", "none"], [[memory.at(0)], [memory.at(0)]], [[2000], [1]], [[0], [0]]), [0, -704])
+        equal(store.batch_put_from_multi_buffer_ranges(["s", "none"], [[memory.at(0)], [memory.at(0)]], [[2000], [1]], [[0], [0]]), [2000, -600])
         equal((store.batch_put_session_end(["s"]), store.get("s") == memory.read(0, 3000)), ([0], True))
         equal((store.batch_put_session_start(["u"], [5]), store.batch_put_session_revoke(["u"]), store.is_exist("u")), ([0], [0], 0))
         equal(store.batch_get_session_start(["s", "none"]), [0, -704])
@@ -211,7 +216,7 @@ def test_config():
         names = [store.get_hostname() for store in stores]
         equal(names, ["localhost:23101", "localhost:23102", "localhost:23103"])
         config = ReplicateConfig()
-        assert "1" in str(config)
+        assert str(config).startswith("ReplicateConfig: { replica_num: 1, "), config
         config.preferred_segment = names[2]
         # The master tells clients of each other's segments; nothing says when that has arrived.
         wait_for("the first to know the third", lambda: prefers(stores[0], config, names[2]))
@@ -245,6 +250,8 @@ def test_config():
         config.group_ids = ["g1", "g2"]
         equal(stores[0].put_batch(["g1", "g2"], [b"1", b"2"], config), 0)
         equal(stores[0].put("g3", b"3", config), -600)  # one id per key
+        config.group_ids = []
+        equal(stores[0].put("g3", b"3", config), -600)
         config.group_ids = None
         config.nof_replica_num = 1
         assert "nof_replica_num" in raises(NotImplementedError, stores[0].put, "w", b"v", config)
@@ -252,6 +259,7 @@ def test_config():
         equal((list(listed), len(listed["r"]), stores[0].get_replica_desc("none")), (["r"], 3, []))
         descriptor = listed["r"][0]
         assert descriptor.is_memory_replica() and not descriptor.is_disk_replica() and not descriptor.is_local_disk_replica()
+        equal(str(descriptor.status), "ReplicaStatus.COMPLETE")
         equal((descriptor.status, descriptor.get_memory_descriptor().buffer_descriptor.size), (module.ReplicaStatus.COMPLETE, 1))
         stores[0].close()
         equal((stores[1].get("r"), stores[2].get("s") == bytes(MIB)), (b"v", True))  # their other copies
@@ -284,7 +292,8 @@ def test_setup_and_close():
         equal(store.setup({**config, "global_segment_size": "16MB", "local_buffer_size": 1024}), 0)
         port = int(store.get_hostname().split(":")[1])
         assert store.get_hostname().startswith("localhost:") and 12300 <= port <= 14300
-        equal((store.setup({**config}), store.health_check(), store.put("k", b"v")), (-600, 0, 0))
+        equal((store.put("k", b"v"), store.setup({**config}), store.health_check()), (0, 0, 0))  # again: closed first
+        equal((store.get("k"), store.put("k", b"v")), (b"", 0))
         equal((store.close(), store.get("k")), (0, b""))
         equal((store.setup({**config, "global_segment_size": "50%"}), store.setup({**config, "global_segment_size": 7})), (-600, -600))
         equal(store.setup({**config}), 0)
