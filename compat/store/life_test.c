@@ -1,0 +1,211 @@
+/* life_test.c - goal: a client that many threads use, close and set up again stays whole: no call hangs, no memory is touched that
+ * was given back, results are right or say why not. Method: a master in this process, clients with segments, threads that do
+ * everything at once; made for the sanitizers. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "compat/store/client.h"
+#include "store/index/master.h"
+
+enum { THREADS = 6, ROUNDS = 60, SIZE = 100000 };
+
+static struct store_master *master;
+
+static struct compat_setup setup_of(uint64_t segment)
+{
+    return (struct compat_setup){.local_hostname = "localhost",
+        .metadata_server = "P2PHANDSHAKE",
+        .global_segment_size = segment,
+        .local_buffer_size = 1 << 20,
+        .protocol = "tcp",
+        .master = store_master_address(master)};
+}
+
+static struct compat_client *client_new(uint64_t segment)
+{
+    struct compat_setup setup = setup_of(segment);
+    struct compat_client *client = compat_client_create();
+
+    assert_non_null(client);
+    assert_int_equal(compat_client_setup(client, &setup), COMPAT_OK);
+    return client;
+}
+
+struct worker {
+    struct compat_client *client;
+    pthread_t thread;
+    unsigned number;
+    _Atomic bool wrong;
+    bool may_fail; /* somebody closes meanwhile */
+};
+
+static void worker_round(struct worker *w, unsigned round, uint8_t *from, uint8_t *into)
+{
+    char name[32];
+    struct compat_key key = {name, (size_t)snprintf(name, sizeof(name), "%u/%u", w->number, round % 7)};
+    size_t size = 1 + (w->number * 7919 + round * 104729) % SIZE;
+    struct mc_span source = {from, size}, target = {into, SIZE};
+    struct compat_put put = {.key = key, .spans = &source, .nspans = 1};
+    struct compat_get get = {.key = key, .spans = &target, .nspans = 1};
+    int64_t found;
+    bool good;
+
+    memset(from, (int)(w->number + round), size);
+    compat_register(w->client, into, SIZE);
+    good = compat_put(w->client, &put, 1, NULL, COMPAT_UPSERT) == COMPAT_OK;
+    compat_exists(w->client, &key, 1, &found);
+    good = good && compat_get(w->client, &get, 1) == COMPAT_OK && get.result == (int64_t)size &&
+           found == (int64_t)size && memcmp(from, into, size) == 0;
+    compat_unregister(w->client, into);
+    memset(into, 0, SIZE); /* ours again: nobody else writes here now */
+    if (!good && !w->may_fail)
+        w->wrong = true;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        uint8_t *from = malloc(SIZE), *into = malloc(SIZE); /* new ones: the sanitizer sees late writes */
+
+        worker_round(w, round, from, into);
+        free(from);
+        free(into);
+    }
+    return NULL;
+}
+
+static void workers_start(struct worker *workers, struct compat_client *client, bool may_fail)
+{
+    for (unsigned i = 0; i < THREADS; i++) {
+        workers[i] = (struct worker){.client = client, .number = i, .may_fail = may_fail};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]), 0);
+    }
+}
+
+static void workers_join(struct worker *workers)
+{
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_false(workers[i].wrong);
+    }
+}
+
+static void threads_share_a_client(void **state)
+{
+    struct compat_client *client = client_new(64 << 20);
+    struct worker workers[THREADS];
+
+    workers_start(workers, client, false);
+    workers_join(workers);
+    compat_client_destroy(client);
+}
+
+static void closed_and_set_up_while_used(void **state)
+{
+    struct compat_client *client = client_new(32 << 20);
+    struct compat_setup setup = setup_of(32 << 20);
+    struct worker workers[THREADS];
+
+    workers_start(workers, client, true);
+    for (int i = 0; i < 4; i++) {
+        usleep(5000); /* let them get inside; any moment will do */
+        compat_client_close(client);
+        assert_int_equal(compat_client_health(client), 1);
+        assert_int_equal(compat_client_setup(client, &setup), COMPAT_OK);
+    }
+    workers_join(workers);
+    compat_client_destroy(client);
+}
+
+static void *setup_main(void *arg)
+{
+    struct compat_setup setup = setup_of(0);
+
+    return (void *)(intptr_t)compat_client_setup(arg, &setup);
+}
+
+static void set_up_and_closed_by_many(void **state)
+{
+    struct compat_client *client = compat_client_create();
+    pthread_t threads[THREADS];
+
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, setup_main, client), 0);
+    for (int i = 0; i < 10; i++)
+        compat_client_close(client);
+    for (unsigned i = 0; i < THREADS; i++) {
+        void *result;
+
+        pthread_join(threads[i], &result);
+        assert_null(result);
+    }
+    compat_client_close(client);
+    assert_int_equal(compat_client_health(client), 1);
+    compat_client_destroy(client);
+}
+
+/* One session of a key; its parts from several threads; what is left open on close is dropped. */
+static void sessions_end_with_the_client(void **state)
+{
+    static const char text[] = "0123456789";
+    struct compat_client *client = client_new(16 << 20), *other = client_new(0);
+    struct compat_key key = {"session", 7}, left = {"left open", 9};
+    struct mc_range first = {0, 5, (void *)(uintptr_t)text}, second = {5, 5, (void *)(uintptr_t)(text + 5)};
+    int64_t found;
+
+    assert_int_equal(compat_session_begin(client, &key, 10, NULL), COMPAT_OK);
+    assert_int_equal(compat_session_begin(client, &key, 10, NULL), COMPAT_INVALID_PARAMS);
+    assert_int_equal(compat_session_begin(client, &left, 10, NULL), COMPAT_OK);
+    assert_int_equal(compat_session_write(client, &key, &first, 1), COMPAT_OK);
+    assert_int_equal(compat_session_write(client, &key, &second, 1), COMPAT_OK);
+    compat_exists(other, &key, 1, &found);
+    assert_int_equal(found, COMPAT_NOT_FOUND);
+    assert_int_equal(compat_session_end(client, &key, true), COMPAT_OK);
+    compat_exists(other, &key, 1, &found);
+    assert_int_equal(found, 10);
+    assert_int_equal(compat_session_begin(client, &key, 10, NULL), COMPAT_EXISTS);
+    assert_int_equal(compat_session_write(client, &left, &first, 1), COMPAT_OK);
+    compat_client_close(client);
+    assert_int_equal(compat_session_end(client, &left, true), COMPAT_INVALID_PARAMS);
+    compat_client_destroy(client);
+    compat_client_destroy(other);
+}
+
+static int start(void **state)
+{
+    struct store_master_opts opts = {.listen = "127.0.0.1:0", .admin = "none", .state_dir = "none"};
+
+    log_set_level(LOG_LEVEL_ERROR);
+    return store_master_create(&opts, &master) == MC_OK && store_master_start(master) == MC_OK ? 0 : -1;
+}
+
+static int stop(void **state)
+{
+    store_master_destroy(master);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_share_a_client),
+        cmocka_unit_test(closed_and_set_up_while_used),
+        cmocka_unit_test(set_up_and_closed_by_many),
+        cmocka_unit_test(sessions_end_with_the_client),
+    };
+
+    return cmocka_run_group_tests(tests, start, stop);
+}
