@@ -11,6 +11,7 @@ _HOMES = {
     "TransferEngine": "engine", "TransferNotify": "engine", "TransferOpcode": "engine",
     "MooncakeDistributedStore": "store", "ReplicateConfig": "store", "MooncakeHostMemAllocator": "store",
     "bind_to_numa_node": "store",
+    "BufferPool": "buffer_pool", "RegisteredBufferPool": "buffer_pool",
 }
 
 

@@ -1,6 +1,8 @@
 """_types - classes of mooncake.store that need nothing of C: numbers with names, and what describes a replica."""
 from enum import Enum, IntEnum
 
+from mooncake.buffer_pool import BufferLease, BufferPool, RegisteredBufferLease, RegisteredBufferPool
+
 
 class Number(IntEnum):
     """A number with a name that prints as its name, in every version of Python."""
@@ -135,6 +137,8 @@ CLASSES = (SoftPinAction, ObjectDataType, ReplicaStatus, TaskType, TaskStatus, D
 
 # What mooncake.store shows beside its C classes: these, and the members of the enumerations that the existing module exports.
 EXPORTS = {cls.__name__: cls for cls in CLASSES}
+EXPORTS.update(BufferPool=BufferPool, BufferLease=BufferLease, RegisteredBufferPool=RegisteredBufferPool,
+               RegisteredBufferLease=RegisteredBufferLease)
 for _enum in (ObjectDataType, ReplicaStatus, TaskType, TaskStatus):
     for _member in _enum:
         EXPORTS.setdefault(_member.name, _member)

@@ -1,4 +1,5 @@
-/* buffer.c - memory that Python objects own: BufferHandle (what get_buffer() found) and MooncakeHostMemAllocator.
+/* buffer.c - memory as Python objects: BufferHandle (what get_buffer() found), the window of a BufferPool's lease, and
+ * MooncakeHostMemAllocator.
  *
  * A handle owns its bytes and outlives the store it came from: no view of it can dangle. */
 #include <stdlib.h>
@@ -86,6 +87,95 @@ PyType_Spec handle_spec = {
     .basicsize = sizeof(struct handle_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = handle_slots,
+};
+
+/* ---- _Window: memory of somebody else as a buffer, counting who looks at it ---- */
+
+struct window_object {
+    PyObject ob_base;
+    void *data;
+    PyObject *owner; /* of the memory; kept as long as anybody may look */
+    uint64_t size;
+    Py_ssize_t views;
+    bool closed;
+};
+
+static PyObject *window_new(PyTypeObject *type, PyObject *args, PyObject *kw)
+{
+    static const char *const names[] = {"ptr", "size", "owner", NULL};
+    PyObject *at, *length, *owner;
+    struct window_object *window;
+    uint64_t address, bytes;
+
+    if (!arguments(args, kw, "OOO:_Window", names, &at, &length, &owner) || !number_take(at, "ptr", &address) ||
+        !number_take(length, "size", &bytes))
+        return NULL;
+    window = (struct window_object *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (!window)
+        return NULL;
+    Py_INCREF(owner);
+    window->owner = owner;
+    window->data = (void *)(uintptr_t)address;
+    window->size = bytes;
+    return (PyObject *)window;
+}
+
+static void window_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    Py_XDECREF(((struct window_object *)self)->owner);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static int window_buffer(PyObject *self, Py_buffer *view, int flags)
+{
+    struct window_object *window = (struct window_object *)self;
+    int result = -1;
+
+    if (window->closed)
+        PyErr_SetString(PyExc_BufferError, "the window is closed");
+    else
+        result = PyBuffer_FillInfo(view, self, window->data, (Py_ssize_t)window->size, 0, flags);
+    window->views += result == 0;
+    return result;
+}
+
+static void window_release(PyObject *self, Py_buffer *view)
+{
+    ((struct window_object *)self)->views--;
+}
+
+static PyObject *window_close(PyObject *self, PyObject *none)
+{
+    struct window_object *window = (struct window_object *)self;
+
+    window->closed |= window->views == 0;
+    return PyBool_FromLong(window->closed);
+}
+
+static PyMethodDef window_methods[] = {
+    {"close", (PyCFunction)window_close, METH_NOARGS,
+        DOC0("close", "bool", "No view any more. False: somebody looks.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot window_slots[] = {
+    {Py_tp_doc, TEXT("Memory of somebody else as a buffer.")},
+    {Py_tp_new, window_new},
+    {Py_tp_dealloc, window_dealloc},
+    {Py_tp_methods, window_methods},
+    {Py_bf_getbuffer, window_buffer},
+    {Py_bf_releasebuffer, window_release},
+    {0, NULL},
+};
+
+PyType_Spec window_spec = {
+    .name = "mooncake.store._Window",
+    .basicsize = sizeof(struct window_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = window_slots,
 };
 
 /* ---- MooncakeHostMemAllocator ---- */

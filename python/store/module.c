@@ -10,7 +10,7 @@
 
 /* One per process: no function here is called before the module was made, and none after. */
 static struct {
-    PyObject *config, *handle, *types;
+    PyObject *config, *handle, *store, *types;
 } module_state;
 
 PyObject *type_config(void)
@@ -35,7 +35,7 @@ static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kw)
 {
     struct store_object *store;
 
-    if (PyTuple_Size(args) > 0 || (kw && PyDict_Size(kw) > 0))
+    if ((PyObject *)type == module_state.store && (PyTuple_Size(args) > 0 || (kw && PyDict_Size(kw) > 0)))
         return PyErr_Format(PyExc_TypeError, "MooncakeDistributedStore() takes no arguments: call setup()");
     store = (struct store_object *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!store)
@@ -175,21 +175,22 @@ static int add_type(PyObject *module, const char *name, PyObject *type)
 
 static int execute(PyObject *module)
 {
-    PyObject *store, *allocator;
+    PyObject *allocator, *window;
     int result = add_types(module);
 
     if (result < 0)
         return result;
     module_state.config = PyType_FromModuleAndSpec(module, &config_spec, NULL);
     module_state.handle = PyType_FromModuleAndSpec(module, &handle_spec, NULL);
-    store = store_type(module);
+    module_state.store = store_type(module);
+    window = PyType_FromModuleAndSpec(module, &window_spec, NULL);
     allocator = PyType_FromModuleAndSpec(module, &allocator_spec, NULL);
     if (add_type(module, "ReplicateConfig", module_state.config) < 0 ||
         add_type(module, "BufferHandle", module_state.handle) < 0 ||
-        add_type(module, "MooncakeDistributedStore", store) < 0 ||
-        add_type(module, "MooncakeHostMemAllocator", allocator) < 0)
+        add_type(module, "MooncakeDistributedStore", module_state.store) < 0 ||
+        add_type(module, "_Window", window) < 0 || add_type(module, "MooncakeHostMemAllocator", allocator) < 0)
         result = -1;
-    Py_XDECREF(store);
+    Py_XDECREF(window);
     Py_XDECREF(allocator);
     return result;
 }

@@ -126,7 +126,7 @@ int config_error(const struct config *config, size_t keys);
 
 /* ---- buffer.c ---- */
 
-extern PyType_Spec handle_spec, allocator_spec;
+extern PyType_Spec handle_spec, window_spec, allocator_spec;
 PyObject *handle_new(uint64_t size); /* uninitialised bytes */
 void *handle_data(PyObject *handle);
 

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""modules.py - goal: what stands on mooncake.store in pure Python does what the existing modules do: BufferPool, async_store,
+mooncake_config; and importing any of them needs no master and works in every order. Method: a real master; subprocesses for imports."""
+import asyncio
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from cluster import MIB, Master, equal, raises, run, store_of
+from mooncake import BufferPool
+from mooncake.async_store import MooncakeDistributedStoreAsync
+from mooncake.mooncake_config import MooncakeConfig
+from mooncake.store import MooncakeDistributedStore
+
+
+def test_imports():
+    """In both orders, each alone; nothing is dialled and no thread is made."""
+    modules = ["mooncake.store", "mooncake.async_store", "mooncake.buffer_pool", "mooncake.mooncake_config", "mooncake"]
+    for names in (modules, modules[::-1], *([name] for name in modules)):
+        code = "".join(f"import {name}\n" for name in names) + "import threading, os; print(len(os.listdir('/proc/self/task')))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+        equal((done.returncode, done.stdout, done.stderr), (0, "1\n", ""))
+
+
+def test_pool_lends_and_takes_back():
+    with Master() as master:
+        store = store_of(master)
+        raises(RuntimeError, BufferPool, MooncakeDistributedStore())
+        raises(RuntimeError, BufferPool, None)
+        pool = BufferPool(store, max_bytes=4 * MIB, alignment=64, block_on_exhaustion=False)
+        with pool.acquire(1000) as lease:
+            equal((lease.size, lease.ptr % 64, len(lease.buffer)), (1000, 0, 1000))
+            lease.buffer[:5] = b"hello"
+            equal((store.put_from("k", lease.ptr, 5), store.get("k")), (0, b"hello"))
+            equal(store.get_into("k", lease.ptr + 500, 500), 5)
+            equal(bytes(lease.buffer[500:505]), b"hello")
+        equal(lease.release(), None)
+        assert "closed" in raises(RuntimeError, lambda: lease.ptr)
+        leases = [pool.acquire(65536) for _ in range(64)]
+        assert "exhausted" in raises(RuntimeError, pool.acquire, 1)
+        assert "capacity" in raises(RuntimeError, pool.acquire, 1 << 60)
+        assert "capacity" in raises(RuntimeError, pool.acquire, 5 * MIB)
+        raises(TypeError, pool.acquire, -1)
+        del leases[:]  # the destructor gives back
+        gc.collect()
+        with pool.acquire(4 * MIB):  # and idle ones of another size make room
+            pass
+        lease = pool.acquire(10)
+        view = lease.buffer
+        assert "views exist" in raises(RuntimeError, lease.release)
+        assert "active leases" in raises(RuntimeError, pool.close)
+        del lease
+        gc.collect()
+        view[:2] = b"ok"  # still there
+        assert "active leases" in raises(RuntimeError, pool.close)
+        view.release()
+        del view
+        gc.collect()
+        equal((pool.close(), pool.close()), (None, None))
+        assert "closed" in raises(RuntimeError, pool.acquire, 1)
+        for wrong in ({"alignment": 3}, {"alignment": 0}, {"min_size_class": 0}):
+            raises(RuntimeError, BufferPool, store, **wrong)
+        store.close()
+
+
+def test_pool_waits():
+    with Master() as master:
+        store = store_of(master, segment=0)
+        pool = BufferPool(store, max_bytes=65536, alignment=64, prewarm_size=65536, prewarm_count=1)
+        lease = pool.acquire(100)
+        assert "timed out" in raises(RuntimeError, pool.acquire, 1, timeout=0.05)
+        assert "exhausted" in raises(RuntimeError, pool.acquire, 1, block=False)
+        got = []
+        waiter = threading.Thread(target=lambda: got.append(pool.acquire(1)))
+        waiter.start()
+        time.sleep(0.01)  # in wait, most likely; the outcome is the same if not
+        lease.release()
+        waiter.join(10)
+        equal(len(got), 1)
+        got[0].release()
+        wrong = []
+
+        def borrow(number):
+            for _ in range(50):
+                with pool.acquire(64) as mine:
+                    mine.buffer[:] = bytes([number]) * 64
+                    if bytes(mine.buffer) != bytes([number]) * 64:
+                        wrong.append(number)
+
+        threads = [threading.Thread(target=borrow, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        equal(wrong, [])
+        pool.close()
+        store.close()
+
+
+def test_async_store():
+    async def use(master):
+        store = MooncakeDistributedStoreAsync()
+        equal(await store.async_setup("localhost", "P2PHANDSHAKE", 64 * MIB, MIB, "tcp", "", master.address), 0)
+        results = await asyncio.gather(*(store.async_put(f"k{i}", bytes([i])) for i in range(50)))
+        equal(results, [0] * 50)
+        equal(await asyncio.gather(*(store.async_get(key=f"k{i}") for i in range(50))), [bytes([i]) for i in range(50)])
+        equal((store.get("k1"), await store.async_batch_is_exist(["k1", "none"])), (b"\1", [1, 0]))
+        raises(AttributeError, lambda: store.async_no_such_call)
+        raises(AttributeError, lambda: store.no_such_call)
+        equal(await store.async_close(), 0)
+
+    with Master() as master:
+        asyncio.run(use(master))
+
+
+def test_config():
+    saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("MOONCAKE_") and name != "MOONCAKE_LOG"}
+    try:
+        assert "MOONCAKE_MASTER" in raises(ValueError, MooncakeConfig.load_from_env)
+        os.environ["MOONCAKE_MASTER"] = "m:1"
+        config = MooncakeConfig.load_from_env()
+        equal((config.local_hostname, config.metadata_server, config.global_segment_size, config.local_buffer_size, config.protocol,
+               config.master_server_address, config.tenant_id), ("localhost", "P2PHANDSHAKE", 3355443200, 1 << 30, "tcp", "m:1", "default"))
+        os.environ["MOONCAKE_GLOBAL_SEGMENT_SIZE"] = "4 GB"
+        equal(MooncakeConfig.load_from_env().global_segment_size, 4 << 30)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "config.json")
+            for settings, result in (({"local_hostname": "h", "metadata_server": "P2PHANDSHAKE", "master_server_address": "a:1",
+                                       "local_buffer_size": "512MB", "enable_ssd_offload": "true"}, (512 * MIB, True)),
+                                     ({"metadata_server": "P2PHANDSHAKE"}, None)):
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump(settings, file)
+                if result:
+                    config = MooncakeConfig.from_file(path)
+                    equal((config.local_buffer_size, config.enable_ssd_offload), result)
+                else:
+                    assert "local_hostname" in raises(ValueError, MooncakeConfig.from_file, path)
+            os.environ["MOONCAKE_CONFIG_PATH"] = path
+            assert "local_hostname" in raises(ValueError, MooncakeConfig.load_from_env)
+    finally:
+        for name in ("MOONCAKE_MASTER", "MOONCAKE_GLOBAL_SEGMENT_SIZE", "MOONCAKE_CONFIG_PATH"):
+            os.environ.pop(name, None)
+        os.environ.update(saved)
+
+
+if __name__ == "__main__":
+    run(globals())
