@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """modules.py - goal: what stands on mooncake.store in pure Python does what the existing modules do: BufferPool, async_store,
-mooncake_config; and importing any of them needs no master and works in every order. Method: a real master; subprocesses for imports."""
+mooncake_config, the REST service; and importing any of them needs no master and works in every order. Method: a real master; subprocesses for imports."""
 import asyncio
 import gc
 import json
@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 
-from cluster import MIB, Master, equal, raises, run, store_of
+from cluster import MIB, Master, Process, equal, raises, run, store_of
 from mooncake import BufferPool
 from mooncake.async_store import MooncakeDistributedStoreAsync
 from mooncake.mooncake_config import MooncakeConfig
@@ -20,7 +20,7 @@ from mooncake.store import MooncakeDistributedStore
 
 def test_imports():
     """In both orders, each alone; nothing is dialled and no thread is made."""
-    modules = ["mooncake.store", "mooncake.async_store", "mooncake.buffer_pool", "mooncake.mooncake_config", "mooncake"]
+    modules = ["mooncake.store", "mooncake.async_store", "mooncake.buffer_pool", "mooncake.mooncake_config", "mooncake.mooncake_store_service", "mooncake"]
     for names in (modules, modules[::-1], *([name] for name in modules)):
         code = "".join(f"import {name}\n" for name in names) + "import threading, os; print(len(os.listdir('/proc/self/task')))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
@@ -146,6 +146,36 @@ def test_config():
         for name in ("MOONCAKE_MASTER", "MOONCAKE_GLOBAL_SEGMENT_SIZE", "MOONCAKE_CONFIG_PATH"):
             os.environ.pop(name, None)
         os.environ.update(saved)
+
+
+def test_rest_service():
+    with Master() as master, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"local_hostname": "localhost", "metadata_server": "P2PHANDSHAKE", "master_server_address": master.address,
+                       "global_segment_size": "64MB", "local_buffer_size": "16MB"}, file)
+        command = [sys.executable, "-m", "mooncake.mooncake_store_service", "--config", path, "--port=0", "-Dtenant_id=rest"]
+        with Process(*command, stderr=subprocess.DEVNULL) as service:
+            at = dict(word.split("=") for word in service.line().split()[1:])["http"]
+
+            def ask(path, method="GET", body=None):
+                return master.http(path, method, body, at)
+
+            equal(ask("/api/put", "PUT", b'{"key": "a/b c", "value": "hello"}'), (200, '{"status": "success"}'))
+            equal((ask("/api/get/a%2Fb%20c"), ask("/api/get/a/b c".replace(" ", "%20"))), ((200, "hello"),) * 2)
+            equal(ask("/api/put", "PUT", b'{"key": "a"}'), (400, '{"error": "Missing key or value"}'))
+            equal((ask("/api/put", "PUT", b"notjson")[0], ask("/api/put", "PUT", b"[1]")[0]), (500, 400))
+            equal(ask("/api/get/none"), (404, '{"error": "Key not found"}'))
+            equal((ask("/api/exist/a%2Fb%20c"), ask("/api/exist/none")), ((200, '{"exists": true}'), (200, '{"exists": false}')))
+            equal(ask("/api/remove/none", "DELETE"), (500, '{"error": "Remove operation failed"}'))
+            equal(ask("/api/remove_all", "DELETE"), (200, '{"status": "success removed 0 keys"}'))  # it is promised to somebody
+            equal((ask("/api/mount", "POST", b"{}")[0], ask("/nothing")[0], ask("/api/get/")[0]), (501, 404, 404))
+            equal(store_of(master, tenant_id="rest").get("a/b c"), b"hello")
+            equal(service.end(), 0)
+        os.environ["MC_RPC_CONNECT_TIMEOUT_MS"] = "100"
+        done = subprocess.run([*command, "-Dmaster_server_address=127.0.0.1:1", "--max-wait-time=0.2"], check=False, timeout=20, capture_output=True)
+        del os.environ["MC_RPC_CONNECT_TIMEOUT_MS"]
+        equal(done.returncode, 1)
 
 
 if __name__ == "__main__":
