@@ -20,6 +20,7 @@ import zipfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 PACKAGE = "mooncake"
+PROGRAMS = ["compat/client/mooncake_client", "compat/master/mooncake_master"]
 
 
 def project():
@@ -68,6 +69,8 @@ def package_files(build):
     for name in sorted(os.listdir(build)):
         if name.endswith(".so"):
             yield f"{PACKAGE}/{name}", os.path.join(build, name)
+    for path in PROGRAMS:  # started by mooncake/_programs.py
+        yield f"{PACKAGE}/{os.path.basename(path)}", os.path.join(build, "../..", path)
 
 
 def metadata(about):
@@ -132,7 +135,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     wheel = Wheel(os.path.join(wheel_directory, name))
     for inside, path in package_files(build):
         with open(path, "rb") as file:
-            wheel.add(inside, file.read(), 0o755 if inside.endswith(".so") else 0o644)
+            wheel.add(inside, file.read(), 0o644 if inside.endswith(".py") else 0o755)
     for inside, text in info_files(about):
         wheel.add(f"{stem}.dist-info/{inside}", text.encode())
     wheel.close(f"{stem}.dist-info")
