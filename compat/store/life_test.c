@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "compat/store/client.h"
+#include "compat/store/client_impl.h"
 #include "store/index/master.h"
 
 enum { THREADS = 6, ROUNDS = 60, SIZE = 100000 };
@@ -184,6 +184,65 @@ static void sessions_end_with_the_client(void **state)
     compat_client_destroy(other);
 }
 
+/* Turn over one bit wherever `text` lies in this client's segment. */
+static unsigned flip(struct compat_client *client, const char *text, size_t len)
+{
+    unsigned flipped = 0;
+    uint64_t size;
+    void *base;
+
+    for (uint32_t i = 0; store_node_segment(client->node, i, &base, &size); i++) {
+        uint8_t *at = base, *end = at + size;
+
+        while ((at = memmem(at, (size_t)(end - at), text, len)) != NULL) {
+            at[len / 2] ^= 1;
+            flipped++;
+        }
+    }
+    return flipped;
+}
+
+static int64_t read_key(struct compat_client *client, const char *name, char *into, size_t size)
+{
+    struct mc_span span = {into, size};
+    struct compat_get get = {.key = {name, strlen(name)}, .spans = &span, .nspans = 1};
+
+    compat_get(client, &get, 1);
+    return get.result;
+}
+
+/* A bit that turns over in the owner's memory: with a second copy the right bytes, without one a miss; never the wrong ones. */
+static void flipped_bits_are_never_read(void **state)
+{
+    static const char one[] = "the only copy of these bytes lies here", two[] = "these bytes lie in two places at once";
+    struct compat_client *owner = client_new(16 << 20), *second = client_new(16 << 20), *reader = client_new(0);
+    struct compat_config both = {.replicas = 2}, own = {.replicas = 1, .same_node = true};
+    struct mc_span span_one = {(void *)(uintptr_t)one, sizeof(one)}, span_two = {(void *)(uintptr_t)two, sizeof(two)};
+    struct compat_put put_one = {.key = {"one", 3}, .spans = &span_one, .nspans = 1};
+    struct compat_put put_two = {.key = {"two", 3}, .spans = &span_two, .nspans = 1};
+    char into[64], name[COMPAT_HOST_MAX];
+
+    compat_client_hostname(second, name);
+    while (!compat_segment_there(owner, name)) /* the master tells the first client of the second's segment */
+        usleep(1000);
+    assert_int_equal(compat_put(owner, &put_one, 1, &own, 0), COMPAT_OK);
+    assert_int_equal(compat_put(owner, &put_two, 1, &both, 0), COMPAT_OK);
+    assert_int_equal(read_key(reader, "one", into, sizeof(into)), sizeof(one));
+    assert_int_equal(flip(owner, one, sizeof(one)), 1);
+    assert_int_equal(flip(owner, two, sizeof(two)), 1);
+    assert_int_equal(read_key(reader, "one", into, sizeof(into)), COMPAT_CHECKSUM);
+    for (int i = 0; i < 10; i++) { /* whichever copy is tried first */
+        memset(into, 0, sizeof(into));
+        assert_int_equal(read_key(reader, "two", into, sizeof(into)), sizeof(two));
+        assert_memory_equal(into, two, sizeof(two));
+        assert_int_equal(read_key(owner, "two", into, sizeof(into)), sizeof(two));
+        assert_memory_equal(into, two, sizeof(two));
+    }
+    compat_client_destroy(owner);
+    compat_client_destroy(second);
+    compat_client_destroy(reader);
+}
+
 static int start(void **state)
 {
     struct store_master_opts opts = {.listen = "127.0.0.1:0", .admin = "none", .state_dir = "none"};
@@ -205,6 +264,7 @@ int main(void)
         cmocka_unit_test(closed_and_set_up_while_used),
         cmocka_unit_test(set_up_and_closed_by_many),
         cmocka_unit_test(sessions_end_with_the_client),
+        cmocka_unit_test(flipped_bits_are_never_read),
     };
 
     return cmocka_run_group_tests(tests, start, stop);
