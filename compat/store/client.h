@@ -49,6 +49,7 @@ struct compat_setup {             /* NULL and 0 as the existing one takes them *
     const char *protocol;         /* "tcp"; "rdma" only with MC_FORCE_TCP=1 */
     const char *devices;          /* of rdma; ignored */
     const char *master;           /* "host:port" */
+    bool name_only;               /* the port in local_hostname belongs to an engine of this process: take another */
     const char *tenant;           /* keys of different tenants are kept apart; "" and "default": none */
 };
 

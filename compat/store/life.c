@@ -137,9 +137,11 @@ static enum mc_status start_node(
     enum mc_status status = MC_EEXIST;
 
     if (plan->port) {
+        uint16_t port = setup->name_only ? 0 : plan->port;
+
         name_client(client, plan, plan->port);
-        status = setup->global_segment_size ? node_at(client, plan, setup, plan->port, client->hostname) : MC_OK;
-        if (status == MC_EEXIST) {
+        status = setup->global_segment_size ? node_at(client, plan, setup, port, client->hostname) : MC_OK;
+        if (status == MC_EEXIST && port) {
             log_warn("compat: port %u of %s is taken: the segment of that name listens at another", plan->port,
                 client->hostname);
             status = node_at(client, plan, setup, 0, client->hostname);

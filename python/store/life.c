@@ -110,6 +110,7 @@ static PyObject *setup(PyObject *self, PyObject *args, PyObject *kw)
         return NULL;
     if (refuse(ssd, "enable_ssd_offload") || refuse(http, "enable_client_http_server"))
         return NULL;
+    setup.name_only = engine != Py_None; /* callers name the store after the engine */
     Py_INCREF(engine);
     old = store->engine;
     store->engine = engine;

@@ -326,10 +326,10 @@ def test_setup_and_close():
 
 
 def test_several_clients_of_one_name():
-    """An explicit port that is taken, by an engine of this process for example: the name stays, the segment listens elsewhere."""
+    """An explicit port that is taken: the name stays, the segment listens elsewhere."""
     with Master() as master:
         first = store_of(master, "localhost:23111")
-        second = store_of(master, "localhost:23111", engine=object())
+        second = store_of(master, "localhost:23111")
         equal((second.get_hostname(), second.put("k", b"v"), first.get("k")), ("localhost:23111", 0, b"v"))
         first.close()
         second.close()

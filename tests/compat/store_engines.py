@@ -8,6 +8,7 @@ import os
 import threading
 
 from cluster import MIB, Client, Master, Memory, equal, run, store_of, wait_for
+from mooncake.engine import TransferEngine
 from mooncake.store import MooncakeDistributedStore, MooncakeHostMemAllocator, ReplicateConfig
 
 
@@ -235,17 +236,23 @@ def test_vllm_omni():
 def test_vllm_ascend():
     """Keywords only, an engine's host:port as name, buffers registered with that engine and not with the store."""
     with Master() as master:
+        engine = TransferEngine()
+        equal(engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", ""), 0)
+        name = f"127.0.0.1:{engine.get_rpc_port()}"  # the engine listens there: the segment of that name does elsewhere
         store = MooncakeDistributedStore()
-        equal(store.setup(local_hostname="127.0.0.1:23131", metadata_server="P2PHANDSHAKE", global_segment_size=64 * MIB,
-                          local_buffer_size=16 * MIB, protocol="tcp", rdma_devices="", master_server_addr=master.address, engine=object()), 0)
+        equal(store.setup(local_hostname=name, metadata_server="P2PHANDSHAKE", global_segment_size=64 * MIB, local_buffer_size=16 * MIB,
+                          protocol="tcp", rdma_devices="", master_server_addr=master.address, engine=engine.get_engine()), 0)
+        equal(store.get_hostname(), name)
         memory = filled(Memory(MIB), 9)
+        equal(engine.register_memory(memory.address, memory.size), 0)
         config = ReplicateConfig()
-        config.preferred_segment = "127.0.0.1:23131"
+        config.preferred_segment = name
         config.prefer_alloc_in_same_node = True
         equal(store.batch_put_from_multi_buffers(["a"], [[memory.at(3), memory.at(1001)]], [[500, 7]], config), [0])
         equal(store.batch_get_into_multi_buffers(["a"], [[memory.at(5000)]], [[507]], True), [507])
         equal(memory.read(5000, 507), memory.read(3, 500) + memory.read(1001, 7))
-        scheduler = store_of(master, "127.0.0.1:23131", segment=0, buffer=0)
+        equal(engine.unregister_memory(memory.address), 0)
+        scheduler = store_of(master, name, segment=0, buffer=0)
         equal(scheduler.batch_is_exist(["a", "b"]), [1, 0])
         scheduler.close()
         store.close()
