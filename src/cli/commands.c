@@ -8,18 +8,19 @@
 
 const struct cli_command cli_commands[] = {
     {"up", "Serve", "all of it on this machine: master, node, workers, Conductor", NULL, 0, 0,
-        SET_LOG | SET_NET | SET_MASTER | SET_NODE | SET_ENGINE | SET_MODEL | SET_CONDUCTOR | SET_UP | SET_CHILD |
-            SET_STORE | SET_DRAIN | SET_TOOL,
+        SET_LOG | SET_NET | SET_MASTER | SET_NODE | SET_EVICT | SET_POLICY | SET_ENGINE | SET_MODEL | SET_CONDUCTOR |
+            SET_UP | SET_CHILD | SET_STORE | SET_DRAIN | SET_TOOL,
         cmd_up, "  mooncake up\n  mooncake up --engine synthetic --any-port\n"},
     {"master", "Serve", "index of the Store", NULL, 0, 0, SET_DAEMON | SET_MASTER, cmd_master,
         "  mooncake master --master-listen 10.0.0.1:7400\n"},
-    {"node", "Serve", "memory of this host as part of the Store", NULL, 0, 0, SET_DAEMON | SET_MASTER_AT | SET_NODE,
-        cmd_node, "  mooncake node --master 10.0.0.1:7400 --node-listen 10.0.0.2:7402 --memory 64G\n"},
+    {"node", "Serve", "memory of this host as part of the Store", NULL, 0, 0,
+        SET_DAEMON | SET_MASTER_AT | SET_NODE | SET_EVICT, cmd_node,
+        "  mooncake node --master 10.0.0.1:7400 --node-listen 10.0.0.2:7402 --memory 64G\n"},
     {"worker", "Serve", "an engine that prefills, decodes, or both", NULL, 0, 0,
         SET_DAEMON | SET_MASTER_AT | SET_ENGINE | SET_MODEL | SET_WORKER | SET_STORE | SET_DRAIN, cmd_worker,
         "  mooncake worker --role prefill --engine synthetic\n"},
     {"conductor", "Serve", "HTTP API, scheduler and page", NULL, 0, 0,
-        SET_DAEMON | SET_MASTER_AT | SET_CONDUCTOR | SET_STORE | SET_DRAIN, cmd_conductor,
+        SET_DAEMON | SET_MASTER_AT | SET_CONDUCTOR | SET_POLICY | SET_STORE | SET_DRAIN, cmd_conductor,
         "  mooncake conductor --conductor-listen 10.0.0.1:7480 --workers-listen 10.0.0.1:7481\n"},
 
     {"chat", "Use", "talk to the model", "[MESSAGE]", 0, 1, SET_LOG | SET_URL | SET_TOOL | SET_TIMEOUT | SET_CHAT,
@@ -37,8 +38,8 @@ const struct cli_command cli_commands[] = {
         SET_LOG | SET_URL | SET_TOOL | SET_TIMEOUT | SET_TOP, cmd_top,
         "  mooncake top\n  mooncake top --once --json\n"},
     {"doctor", "Look", "find the broken link", NULL, 0, 0,
-        SET_LOG | SET_NET | SET_MASTER_AT | SET_NODE | SET_ENGINE | SET_MODEL | SET_CONDUCTOR | SET_URL | SET_TOOL |
-            SET_TIMEOUT,
+        SET_LOG | SET_NET | SET_MASTER_AT | SET_NODE | SET_EVICT | SET_POLICY | SET_ENGINE | SET_MODEL | SET_CONDUCTOR |
+            SET_URL | SET_TOOL | SET_TIMEOUT,
         cmd_doctor, "  exit 0: all links stand; exit 1: one is broken, the line says which and what to do\n"},
     {"config", "Look", "values in effect and where each comes from", NULL, 0, 0, SET_EVERY, cmd_config,
         "  MOONCAKE_MEMORY=8G mooncake config\n  mooncake config --config mooncake.conf --json\n"},
@@ -51,6 +52,9 @@ const struct cli_command cli_commands[] = {
     {"demo", "Measure", "three questions about one document, cold and from the cache", NULL, 0, 0,
         SET_LOG | SET_URL | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_DEMO, cmd_demo,
         "  mooncake demo --report report.json\n"},
+    {"replay", "Measure", "a trace of requests through scheduler and eviction under simulated time", NULL, 0, 0,
+        SET_REPLAY | SET_EVICT | SET_TOOL, cmd_replay,
+        "  mooncake replay --trace FILE --one-pool 5859 --evict lru --json\n"},
     {"calc", "Measure", "size and transfer time of a KVCache", NULL, 0, 0, SET_CALC | SET_MODEL | SET_TOOL, cmd_calc,
         "  mooncake calc --layers 80 --kv-heads 8 --head-dim 128 --dtype fp16 --tokens 32K\n"
         "  mooncake calc --model SmolLM2.gguf --tokens 8K --json\n"},

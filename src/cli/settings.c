@@ -48,7 +48,6 @@ static const struct opt_row node_rows[] = {
         .help = "identity and epoch; default node-PORT in $XDG_STATE_HOME/mooncake, none for port 0"},
     {"node-admin", OPT_STRING, AT(node_admin), NULL, .unit = "ADDR", .help = "admin HTTP of the node; default none"},
     {"advertise", OPT_STRING, AT(advertise), NULL, .unit = "ADDR", .help = "address others are told; default as bound"},
-    {"evict", OPT_STRING, AT(evict), NULL, .unit = "NAME", .help = "eviction policy; default lru, leaves first"},
 };
 
 static const struct opt_row model_rows[] = {
@@ -99,11 +98,19 @@ static const struct opt_row conductor_rows[] = {
         .help = "address of the HTTP API and the page"},
     {"workers-listen", OPT_STRING, AT(workers_listen), "127.0.0.1:7481", .unit = "ADDR",
         .help = "address workers dial in to"},
+    {"queue-max", OPT_INT, AT(queue_max), "256", .min = 1, .max = 1 << 20,
+        .help = "requests that may wait; more are answered 429"},
+};
+
+static const struct opt_row evict_rows[] = {
+    {"evict", OPT_STRING, AT(evict), NULL, .unit = "NAME",
+        .help = "eviction policy; default lru, leaves first; s3fifo, arc and opt in a replay only"},
+};
+
+static const struct opt_row policy_rows[] = {
     {"policy", OPT_STRING, AT(policy), NULL, .unit = "NAME", .help = "scheduling policy"},
     {"slo-ttft-ms", OPT_MS, AT(slo_ttft_ms), "0", .help = "refuse what cannot have its first token by then; 0: never"},
     {"slo-tbt-ms", OPT_MS, AT(slo_tbt_ms), "0", .help = "refuse what would make tokens slower than this; 0: never"},
-    {"queue-max", OPT_INT, AT(queue_max), "256", .min = 1, .max = 1 << 20,
-        .help = "requests that may wait; more are answered 429"},
 };
 
 static const struct opt_row up_rows[] = {
@@ -172,6 +179,14 @@ static const struct opt_row top_rows[] = {
     {"interval-ms", OPT_MS, AT(interval_ms), "1s", .min = 100, .max = 3600000, .help = "time between two views"},
 };
 
+static const struct opt_row replay_rows[] = {
+    {"trace", OPT_STRING, AT(trace), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
+        .help = "requests, one JSON object a line: timestamp, input_length, output_length, hash_ids"},
+    {"one-pool", OPT_INT, AT(one_pool), "0", .min = 0, .max = 1 << 28, .unit = "BLOCKS", .flags = OPT_ONLY_ARGV,
+        .help = "no cluster: hit rate of one pool of so many blocks"},
+    {"strict", OPT_BOOL, AT(strict), "no", .flags = OPT_ONLY_ARGV, .help = "a bad line of the trace is an error"},
+};
+
 static const struct opt_row help_rows[] = {
     {"markdown", OPT_BOOL, AT(markdown), "no", .flags = OPT_ONLY_ARGV | OPT_HIDDEN, .help = "print docs/options.md"},
 };
@@ -199,6 +214,9 @@ const struct settings_rows settings_table[] = {
     {SET_CALC, "Size arithmetic", calc_rows, COUNT(calc_rows)},
     {SET_BENCH, "Measuring", bench_rows, COUNT(bench_rows)},
     {SET_TOP, "Live view", top_rows, COUNT(top_rows)},
+    {SET_EVICT, "Eviction", evict_rows, COUNT(evict_rows)},
+    {SET_POLICY, "Scheduling", policy_rows, COUNT(policy_rows)},
+    {SET_REPLAY, "Replay of a trace", replay_rows, COUNT(replay_rows)},
     {SET_HELP, "Help", help_rows, COUNT(help_rows)},
     {0, NULL, NULL, 0},
 };

@@ -37,7 +37,10 @@ enum settings_section {
     SET_MODEL = 1 << 20,
     SET_TIMEOUT = 1 << 21,
     SET_STORE = 1 << 22,
-    SET_EVERY = (1 << 23) - 1,
+    SET_EVICT = 1 << 23,
+    SET_POLICY = 1 << 24, /* who gets a request, and when it is refused */
+    SET_REPLAY = 1 << 25,
+    SET_EVERY = (1 << 26) - 1,
 };
 
 enum settings_engine { ENGINE_AUTO, ENGINE_SYNTHETIC, ENGINE_LLAMA };
@@ -103,6 +106,10 @@ struct settings {
     bool plain, named, verify;
 
     uint64_t interval_ms;
+
+    const char *trace;
+    int64_t one_pool;
+    bool strict;
 
     bool markdown;
 };

@@ -9,6 +9,7 @@
 #include "mooncake/kvcache.h"
 #include "mooncake/scheduler.h"
 #include "net/addr.h"
+#include "replay/evictions.h"
 #include "store/node/evict.h"
 
 enum { TRANSPORT_NAME_MAX = 16 };
@@ -32,6 +33,13 @@ static const char *policy_at(size_t index)
 static const char *evict_at(size_t index)
 {
     return evict_policies[index] ? evict_policies[index]->name : NULL;
+}
+
+static const char *replay_evict_at(size_t index)
+{
+    struct eviction eviction;
+
+    return eviction_at(index, &eviction) ? eviction.policy->name : NULL;
 }
 
 static const char *transport_at(size_t index)
@@ -77,7 +85,7 @@ static void check_policy(struct check *check, const struct opt_value *value)
 
 static void check_evict(struct check *check, const struct opt_value *value)
 {
-    check_name(check, value, value->value, evict_at);
+    check_name(check, value, value->value, check->sections & SET_REPLAY ? replay_evict_at : evict_at);
 }
 
 static void check_dtype(struct check *check, const struct opt_value *value)

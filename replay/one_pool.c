@@ -1,0 +1,122 @@
+/* one_pool.c - see one_pool.h. */
+#include "replay/one_pool.h"
+
+#include <stdlib.h>
+
+#include "replay/idmap.h"
+#include "replay/pool.h"
+
+enum { PROGRESS_EVERY = 256 };
+
+/* When each use of a block is followed by the next one of the same block. */
+struct future {
+    uint64_t *next;
+    uint64_t count, cap;
+};
+
+static enum mc_status future_grow(struct future *future, uint32_t more)
+{
+    uint64_t cap = future->cap ? future->cap : 1024;
+
+    while (cap < future->count + more)
+        cap *= 2;
+    if (cap == future->cap)
+        return MC_OK;
+    uint64_t *next = realloc(future->next, cap * sizeof(*next));
+    if (!next)
+        return MC_ENOMEM;
+    future->next = next;
+    future->cap = cap;
+    return MC_OK;
+}
+
+static enum mc_status future_add(struct future *future, struct idmap *last, const struct trace_request *request)
+{
+    if (future->count + request->id_count >= IDMAP_NONE)
+        return MC_ETOOBIG;
+    if (future_grow(future, request->id_count) != MC_OK)
+        return MC_ENOMEM;
+    for (uint32_t i = 0; i < request->id_count; i++) {
+        uint32_t before = idmap_find(last, request->ids[i]);
+
+        future->next[future->count] = OPT_NEVER;
+        if (before != IDMAP_NONE)
+            future->next[before] = future->count;
+        if (idmap_set(last, request->ids[i], (uint32_t)future->count) != MC_OK)
+            return MC_ENOMEM;
+        future->count++;
+    }
+    return MC_OK;
+}
+
+/* A first reading of the whole file. */
+static enum mc_status future_read(const struct trace_options *options, struct future *future)
+{
+    struct trace_options quiet = *options;
+    struct trace_request request;
+    struct idmap last = {0};
+    struct trace *trace;
+    enum mc_status status;
+
+    quiet.bad = NULL;
+    quiet.strict = false;
+    status = trace_open(&quiet, &trace);
+    if (status != MC_OK)
+        return status;
+    if (!trace_seekable(trace)) {
+        trace_close(trace);
+        return MC_ENOSUP;
+    }
+    while ((status = trace_next(trace, &request)) == MC_OK)
+        if ((status = future_add(future, &last, &request)) != MC_OK)
+            break;
+    idmap_fini(&last);
+    trace_close(trace);
+    return status == MC_ENOENT ? MC_OK : status;
+}
+
+static enum mc_status run(
+    struct trace *trace, struct pool *pool, replay_progress_fn *progress, void *arg, struct one_pool_result *out)
+{
+    struct trace_request request;
+    enum mc_status status;
+
+    while ((status = trace_next(trace, &request)) == MC_OK) {
+        out->requests++;
+        out->hit_blocks += pool_prefix(pool, request.ids, request.id_count);
+        status = pool_use(pool, request.ids, request.id_count, out->blocks, 0);
+        if (status != MC_OK)
+            return status;
+        out->blocks += request.id_count;
+        if (progress && out->requests % PROGRESS_EVERY == 0)
+            progress(arg, trace_progress(trace));
+    }
+    return status == MC_ENOENT ? MC_OK : status;
+}
+
+enum mc_status one_pool_run(const struct trace_options *options, const struct eviction *eviction, uint32_t blocks,
+    replay_progress_fn *progress, void *arg, struct one_pool_result *out)
+{
+    struct future future = {0};
+    struct trace *trace = NULL;
+    struct pool *pool = NULL;
+    enum mc_status status;
+
+    *out = (struct one_pool_result){0};
+    if (eviction->clairvoyant && (status = future_read(options, &future)) != MC_OK)
+        goto undo;
+    if ((status = trace_open(options, &trace)) != MC_OK || (status = pool_create(eviction, blocks, &pool)) != MC_OK)
+        goto undo;
+    if (eviction->clairvoyant)
+        opt_future(pool_policy(pool), future.next, future.count);
+    status = run(trace, pool, progress, arg, out);
+    out->evicted = pool_evicted(pool);
+    out->bad_lines = trace_bad_lines(trace);
+    out->reordered = trace_reordered(trace);
+    out->hit_rate = out->blocks ? (double)out->hit_blocks / (double)out->blocks : 0;
+undo:
+    pool_destroy(pool);
+    trace_close(trace);
+    free(future.next);
+    return status;
+}
