@@ -23,7 +23,7 @@ static size_t place_of(const struct idmap *map, uint64_t id)
     return at;
 }
 
-uint32_t idmap_find(const struct idmap *map, uint64_t id)
+uint64_t idmap_find(const struct idmap *map, uint64_t id)
 {
     return map->cells ? map->cells[place_of(map, id)].value : IDMAP_NONE;
 }
@@ -46,7 +46,7 @@ static enum mc_status grow(struct idmap *map)
     return MC_OK;
 }
 
-enum mc_status idmap_set(struct idmap *map, uint64_t id, uint32_t value)
+enum mc_status idmap_set(struct idmap *map, uint64_t id, uint64_t value)
 {
     if ((!map->cells || map->count * 2 > map->mask) && grow(map) != MC_OK)
         return MC_ENOMEM;

@@ -1,6 +1,6 @@
 /* idmap.h - from the id of a block to a number: open addressing, linear probing, no tombstones.
  *
- * Beside base/hashmap.h because the caller has no element to embed a node in: the numbers are slots of a policy, and a look-up
+ * Beside base/hashmap.h because the caller has no element to embed a node in: the numbers are slots of a policy or sets of nodes, and a look-up
  * is one cache line. A simulated cluster asks some hundred times per request.
  *
  * Ownership: the map owns its memory. Threads: the owner's only. */
@@ -13,11 +13,11 @@
 
 #include "mooncake/status.h"
 
-#define IDMAP_NONE UINT32_MAX
+#define IDMAP_NONE UINT64_MAX
 
 struct idmap_cell {
     uint64_t id;
-    uint32_t value; /* IDMAP_NONE: empty */
+    uint64_t value; /* IDMAP_NONE: empty */
 };
 
 struct idmap {
@@ -29,10 +29,10 @@ struct idmap {
 void idmap_fini(struct idmap *map);
 
 /* IDMAP_NONE: it is not there. */
-uint32_t idmap_find(const struct idmap *map, uint64_t id);
+uint64_t idmap_find(const struct idmap *map, uint64_t id);
 
 /* Sets or replaces; value < IDMAP_NONE. MC_OK, or MC_ENOMEM and nothing changed. */
-enum mc_status idmap_set(struct idmap *map, uint64_t id, uint32_t value);
+enum mc_status idmap_set(struct idmap *map, uint64_t id, uint64_t value);
 
 /* Harmless when it is not there. */
 void idmap_del(struct idmap *map, uint64_t id);

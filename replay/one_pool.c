@@ -32,17 +32,15 @@ static enum mc_status future_grow(struct future *future, uint32_t more)
 
 static enum mc_status future_add(struct future *future, struct idmap *last, const struct trace_request *request)
 {
-    if (future->count + request->id_count >= IDMAP_NONE)
-        return MC_ETOOBIG;
     if (future_grow(future, request->id_count) != MC_OK)
         return MC_ENOMEM;
     for (uint32_t i = 0; i < request->id_count; i++) {
-        uint32_t before = idmap_find(last, request->ids[i]);
+        uint64_t before = idmap_find(last, request->ids[i]);
 
         future->next[future->count] = OPT_NEVER;
         if (before != IDMAP_NONE)
             future->next[before] = future->count;
-        if (idmap_set(last, request->ids[i], (uint32_t)future->count) != MC_OK)
+        if (idmap_set(last, request->ids[i], future->count) != MC_OK)
             return MC_ENOMEM;
         future->count++;
     }
@@ -84,7 +82,7 @@ static enum mc_status run(
     while ((status = trace_next(trace, &request)) == MC_OK) {
         out->requests++;
         out->hit_blocks += pool_prefix(pool, request.ids, request.id_count);
-        status = pool_use(pool, request.ids, request.id_count, out->blocks, 0);
+        status = pool_use(pool, request.ids, request.id_count, out->blocks);
         if (status != MC_OK)
             return status;
         out->blocks += request.id_count;

@@ -8,7 +8,6 @@
 struct pool_block {
     uint64_t id;
     uint32_t touched; /* number of the last pool_use() that used it */
-    uint16_t owner;
 };
 
 struct pool {
@@ -74,9 +73,12 @@ uint32_t pool_prefix(const struct pool *pool, const uint64_t *ids, uint32_t coun
     return n;
 }
 
-uint16_t pool_owner(const struct pool *pool, uint64_t id)
+void pool_touch(struct pool *pool, uint64_t id, uint64_t now)
 {
-    return pool->blocks[idmap_find(&pool->slots, id)].owner;
+    uint64_t slot = idmap_find(&pool->slots, id);
+
+    if (slot != IDMAP_NONE)
+        evict_touch(pool->evict, (uint32_t)slot, now);
 }
 
 uint32_t pool_count(const struct pool *pool)
@@ -130,12 +132,14 @@ static enum mc_status make_room(struct pool *pool, uint64_t now)
 
 /* Use one block. `parent` is the slot it hangs on. MC_ENOSPC: no room. */
 static enum mc_status use_block(
-    struct pool *pool, uint64_t id, uint32_t depth, uint32_t parent, uint64_t now, uint16_t owner, uint32_t *out)
+    struct pool *pool, uint64_t id, uint32_t depth, uint32_t parent, uint64_t now, uint32_t *out)
 {
-    uint32_t slot = idmap_find(&pool->slots, id);
+    uint64_t found = idmap_find(&pool->slots, id);
     enum mc_status status;
+    uint32_t slot;
 
-    if (slot != IDMAP_NONE) {
+    if (found != IDMAP_NONE) {
+        slot = (uint32_t)found;
         evict_touch(pool->evict, slot, now);
         pool->blocks[slot].touched = pool->uses;
         *out = slot;
@@ -153,13 +157,13 @@ static enum mc_status use_block(
         idmap_del(&pool->slots, id);
         return MC_ENOMEM;
     }
-    pool->blocks[slot] = (struct pool_block){.id = id, .touched = pool->uses, .owner = owner};
+    pool->blocks[slot] = (struct pool_block){.id = id, .touched = pool->uses};
     pool->count++;
     *out = slot;
     return MC_OK;
 }
 
-enum mc_status pool_use(struct pool *pool, const uint64_t *ids, uint32_t count, uint64_t now, uint16_t owner)
+enum mc_status pool_use(struct pool *pool, const uint64_t *ids, uint32_t count, uint64_t now)
 {
     uint32_t parent = EVICT_NONE, slot;
     bool tail_first = pool->eviction.tail_first;
@@ -168,7 +172,7 @@ enum mc_status pool_use(struct pool *pool, const uint64_t *ids, uint32_t count, 
     pool->victim_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t at = tail_first ? count - 1 - i : i;
-        enum mc_status status = use_block(pool, ids[at], at, tail_first ? EVICT_NONE : parent, now + i, owner, &slot);
+        enum mc_status status = use_block(pool, ids[at], at, tail_first ? EVICT_NONE : parent, now + i, &slot);
 
         if (status == MC_ENOSPC)
             return MC_OK;

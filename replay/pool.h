@@ -28,13 +28,13 @@ bool pool_has(const struct pool *pool, uint64_t id);
 uint32_t pool_prefix(const struct pool *pool, const uint64_t *ids, uint32_t count);
 
 /* The prompt was used: its blocks that are here are touched, the others come in, and what must go for them goes. A prompt larger
- * than the pool leaves its first blocks in it. `owner` is remembered for each block that is new (pool_owner).
+ * than the pool leaves its first blocks in it.
  * With a tail-first policy the last block is used first, with others the first (see evictions.h); the clock given to the policy
  * counts up by one with each block from `now` on. MC_OK or MC_ENOMEM. */
-enum mc_status pool_use(struct pool *pool, const uint64_t *ids, uint32_t count, uint64_t now, uint16_t owner);
+enum mc_status pool_use(struct pool *pool, const uint64_t *ids, uint32_t count, uint64_t now);
 
-/* Who brought the block in; only for one that is there. */
-uint16_t pool_owner(const struct pool *pool, uint64_t id);
+/* A block that is there was used by somebody else: read from another node. */
+void pool_touch(struct pool *pool, uint64_t id, uint64_t now);
 
 uint32_t pool_count(const struct pool *pool);   /* blocks in it */
 uint64_t pool_evicted(const struct pool *pool); /* so far */

@@ -32,7 +32,9 @@ void queues_fini(struct queues *q)
 
 uint32_t queues_find(const struct queues *q, uint64_t id)
 {
-    return idmap_find(&q->ids, id);
+    uint64_t entry = idmap_find(&q->ids, id);
+
+    return entry == IDMAP_NONE ? ENTRY_NONE : (uint32_t)entry;
 }
 
 static void unlink_entry(struct queues *q, uint32_t entry)

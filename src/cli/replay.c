@@ -3,11 +3,13 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "replay/cluster.h"
 #include "replay/one_pool.h"
 
 enum { BAD_SHOWN = 10, BAR_WIDTH = 40, TRACE_BLOCK_TOKENS = 512 };
@@ -66,7 +68,6 @@ static int trace_failed(const struct cli *cli, enum mc_status status)
     case MC_EINVAL: return cli_fail(cli, CLI_FAILED, "%s: the line above is bad, and --strict", cli->set->trace);
     case MC_ESYS: return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->trace, strerror(errno));
     case MC_ENOSUP: return cli_fail(cli, CLI_FAILED, "%s: --evict opt reads it twice; give a file", cli->set->trace);
-    case MC_ETOOBIG: return cli_fail(cli, CLI_FAILED, "%s: --evict opt takes 2^32 blocks at most", cli->set->trace);
     default: return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->trace, mc_status_str(status));
     }
 }
@@ -114,6 +115,206 @@ static int one_pool(struct cli *cli, const struct eviction *eviction)
     return CLI_OK;
 }
 
+/* ---- a cluster ---- */
+
+/* One policy's run. */
+struct run {
+    struct replay_policy policy;
+    struct cluster_result result;
+    double seconds;
+};
+
+enum { RUNS_MAX = 32 };
+
+static int take_cache_tokens(const struct cli *cli, double *tokens)
+{
+    char *end;
+
+    *tokens = strtod(cli->set->cache_tokens, &end);
+    for (const char *unit = "KMGT"; *unit && *end; unit++) {
+        *tokens *= 1e3;
+        if (*end == *unit) {
+            end++;
+            break;
+        }
+    }
+    if (*end || !(*tokens >= 1 && *tokens <= 1e12))
+        return cli_fail(cli, CLI_USAGE, "--cache-tokens: '%s' is no count like 3000000 or 3M", cli->set->cache_tokens);
+    return CLI_OK;
+}
+
+static int take_model(const struct cli *cli, struct model *model)
+{
+    const struct settings *set = cli->set;
+    char why[256];
+
+    model_init(model);
+    if (set->cluster && model_read(model, set->cluster, why, sizeof(why)) != MC_OK)
+        return cli_fail(cli, CLI_USAGE, "%s: %s", set->cluster, why);
+    if (set->prefill)
+        model->prefill = (double)set->prefill;
+    if (set->decode)
+        model->decode = (double)set->decode;
+    if (set->cache_tokens && take_cache_tokens(cli, &model->cache_tokens) != CLI_OK)
+        return CLI_USAGE;
+    if (model_complete(model, why, sizeof(why)) != MC_OK)
+        return cli_fail(cli, CLI_USAGE, "%s: %s", set->cluster ? set->cluster : "the cluster", why);
+    return CLI_OK;
+}
+
+/* Names with commas, "all", or the one policy. */
+static int take_policies(const struct cli *cli, struct run runs[RUNS_MAX], size_t *count)
+{
+    const char *names = cli->set->compare ? cli->set->compare : cli->set->policy ? cli->set->policy : "mooncake";
+
+    *count = 0;
+    if (cli->set->compare && strcmp(names, "all") == 0) {
+        while (*count < RUNS_MAX && replay_policy_at(*count, &runs[*count].policy))
+            (*count)++;
+        return CLI_OK;
+    }
+    for (const char *at = names; *at;) {
+        size_t len = strcspn(at, ",");
+        char name[32];
+
+        snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name)), at);
+        if (*count == RUNS_MAX)
+            return cli_fail(cli, CLI_USAGE, "--compare: more than %d policies", RUNS_MAX);
+        if (!replay_policy_find(name, &runs[(*count)++].policy))
+            return cli_fail(cli, CLI_USAGE, "--compare: there is no policy '%s'", name);
+        at += len + (at[len] == ',');
+    }
+    return *count ? CLI_OK : cli_fail(cli, CLI_USAGE, "--compare: no policy is named");
+}
+
+static json_t *times_json(const struct stats *times)
+{
+    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "mean", stats_mean(times), "p50", stats_at(times, 0.5), "p90",
+        stats_at(times, 0.9), "p99", stats_at(times, 0.99), "max", times->max);
+}
+
+static uint64_t computed_tokens(const struct cluster_result *r)
+{
+    return r->prompt_tokens - r->own_tokens - r->remote_tokens;
+}
+
+static double part(double of, double all)
+{
+    return all > 0 ? of / all : 0;
+}
+
+static json_t *run_json(const struct run *run, const char *evict)
+{
+    const struct cluster_result *r = &run->result;
+    char hash[17];
+
+    snprintf(hash, sizeof(hash), "%016" PRIx64, r->event_hash);
+    json_t *hits = json_pack("{s:I, s:I, s:I, s:I, s:I}", "own", (json_int_t)r->own_tokens, "remote",
+        (json_int_t)r->remote_tokens, "ssd", (json_int_t)0, "missed", (json_int_t)computed_tokens(r),
+        "missed_elsewhere", (json_int_t)r->elsewhere_tokens);
+    return json_pack("{s:s, s:s, s:I, s:o, s:o, s:f, s:o, s:f, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:f}",
+        "policy", run->policy.name, "evict", evict, "requests", (json_int_t)r->requests, "ttft_ms",
+        times_json(&r->ttft), "tbt_ms", times_json(&r->tbt), "hit_rate",
+        part((double)(r->own_tokens + r->remote_tokens), (double)r->prompt_tokens), "hit_tokens", hits, "goodput",
+        part((double)r->good, (double)r->requests), "rejected", (json_int_t)r->rejected, "rejected_share",
+        part((double)r->rejected, (double)r->requests), "load_max_over_mean", r->load_max_over_mean, "bytes_moved",
+        r->bytes_moved, "duplicated_tokens", (json_int_t)r->duplicated_tokens, "held_max", (json_int_t)r->held_max,
+        "bad_lines", (json_int_t)r->bad_lines, "reordered", (json_int_t)r->reordered, "simulated_s", r->simulated_s,
+        "event_hash", hash, "seconds", run->seconds);
+}
+
+static int print_runs_json(const struct cli *cli, const struct run *runs, size_t count, const char *evict)
+{
+    json_t *all = cli->set->compare ? json_array() : NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        json_t *one = run_json(&runs[i], evict);
+
+        if (!one || (cli->set->compare && json_array_append_new(all, one) < 0))
+            return cli_fail(cli, CLI_FAILED, "out of memory");
+        if (!cli->set->compare)
+            all = one;
+    }
+    json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(all);
+    return CLI_OK;
+}
+
+static void print_runs(const struct run *runs, size_t count)
+{
+    printf("%-12s %10s %9s %9s %9s %9s %8s %8s %6s %6s %7s %6s %9s %7s %5s\n", "policy", "TTFT mean", "p50", "p90",
+        "p99", "max", "TBT mean", "p99", "hit", "own", "goodput", "refus.", "load m/m", "moved", "s");
+    for (size_t i = 0; i < count; i++) {
+        const struct cluster_result *r = &runs[i].result;
+        double all = (double)r->prompt_tokens;
+
+        printf("%-12s %10.1f %9.0f %9.0f %9.0f %9.0f %8.1f %8.1f %6.3f %6.3f %7.3f %6.3f %9.3f %5.1fTB %5.2f\n",
+            runs[i].policy.name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.5), stats_at(&r->ttft, 0.9),
+            stats_at(&r->ttft, 0.99), r->ttft.max, stats_mean(&r->tbt), stats_at(&r->tbt, 0.99),
+            part((double)(r->own_tokens + r->remote_tokens), all), part((double)r->own_tokens, all),
+            part((double)r->good, (double)r->requests), part((double)r->rejected, (double)r->requests),
+            r->load_max_over_mean, r->bytes_moved / 1e12, runs[i].seconds);
+    }
+    printf("times in ms; hit, own: of all prompt tokens; load m/m: busiest prefill instance over the mean\n");
+}
+
+static int run_all(struct cli *cli, const struct eviction *eviction, const struct model *model, struct run *runs,
+    size_t count, size_t *done)
+{
+    const struct settings *set = cli->set;
+
+    for (*done = 0; *done < count; (*done)++) {
+        struct progress progress = {.cli = cli, .live = isatty(STDERR_FILENO)};
+        struct run *run = &runs[*done];
+        struct cluster_options options = {.trace = {.path = set->trace,
+                                              .block_tokens = (uint32_t)model->block_tokens,
+                                              .strict = set->strict,
+                                              .bad = *done == 0 ? tell_bad_line : NULL,
+                                              .arg = &progress},
+            .model = model,
+            .policy = run->policy,
+            .eviction = *eviction,
+            .speed = set->speed,
+            .seed = (uint64_t)set->seed,
+            .slo_ttft_ms = (double)set->slo_ttft_ms,
+            .slo_tbt_ms = (double)set->slo_tbt_ms,
+            .progress = show_progress,
+            .arg = &progress};
+        uint64_t start = now_ns();
+        enum mc_status status = cluster_run(&options, &run->result);
+
+        run->seconds = (double)(now_ns() - start) / NS_PER_S;
+        progress_clear(&progress);
+        if (status != MC_OK)
+            return trace_failed(cli, status);
+        tell_bad_lines(&progress, *done == 0 ? run->result.reordered : 0);
+    }
+    return CLI_OK;
+}
+
+static int cluster(struct cli *cli, const struct eviction *eviction)
+{
+    struct run runs[RUNS_MAX];
+    struct model model;
+    size_t count, done = 0;
+    int code;
+
+    if (eviction->clairvoyant)
+        return cli_fail(cli, CLI_USAGE, "--evict %s needs --one-pool: it knows the future of one pool only",
+            eviction->policy->name);
+    if ((code = take_model(cli, &model)) != CLI_OK || (code = take_policies(cli, runs, &count)) != CLI_OK)
+        return code;
+    code = run_all(cli, eviction, &model, runs, count, &done);
+    if (code == CLI_OK && cli->set->json)
+        code = print_runs_json(cli, runs, count, eviction->policy->name);
+    else if (code == CLI_OK)
+        print_runs(runs, count);
+    for (size_t i = 0; i < done; i++)
+        cluster_result_fini(&runs[i].result);
+    return code;
+}
+
 int cmd_replay(struct cli *cli)
 {
     struct eviction eviction;
@@ -123,7 +324,5 @@ int cmd_replay(struct cli *cli)
     eviction_at(0, &eviction);
     if (cli->set->evict && !eviction_find(cli->set->evict, &eviction))
         return cli_fail(cli, CLI_USAGE, "--evict: there is no '%s'", cli->set->evict);
-    if (cli->set->one_pool > 0)
-        return one_pool(cli, &eviction);
-    return cli_fail(cli, CLI_USAGE, "give --one-pool BLOCKS");
+    return cli->set->one_pool > 0 ? one_pool(cli, &eviction) : cluster(cli, &eviction);
 }

@@ -110,6 +110,9 @@ struct settings {
     const char *trace;
     int64_t one_pool;
     bool strict;
+    const char *cluster, *cache_tokens, *compare;
+    int64_t prefill, decode, seed;
+    double speed;
 
     bool markdown;
 };

@@ -10,6 +10,7 @@
 #include "mooncake/scheduler.h"
 #include "net/addr.h"
 #include "replay/evictions.h"
+#include "replay/policies.h"
 #include "store/node/evict.h"
 
 enum { TRANSPORT_NAME_MAX = 16 };
@@ -40,6 +41,13 @@ static const char *replay_evict_at(size_t index)
     struct eviction eviction;
 
     return eviction_at(index, &eviction) ? eviction.policy->name : NULL;
+}
+
+static const char *replay_policy_name_at(size_t index)
+{
+    struct replay_policy policy;
+
+    return replay_policy_at(index, &policy) ? policy.name : NULL;
 }
 
 static const char *transport_at(size_t index)
@@ -80,7 +88,7 @@ static void check_name(struct check *check, const struct opt_value *value, const
 
 static void check_policy(struct check *check, const struct opt_value *value)
 {
-    check_name(check, value, value->value, policy_at);
+    check_name(check, value, value->value, check->sections & SET_REPLAY ? replay_policy_name_at : policy_at);
 }
 
 static void check_evict(struct check *check, const struct opt_value *value)

@@ -1,0 +1,51 @@
+/* cluster.h - a whole cluster in simulated time: a trace, one policy, one eviction, a model; figures.
+ *
+ * Live code: the policies (mooncake/scheduler.h) and the node's eviction (store/node/evict.h). Models: engines, links, clock.
+ *
+ *     arrive -> decide -> [held] -> load -> prefill, in iterations -> handover -> decode, a step at a time -> done
+ *
+ * Nothing here reads a clock or depends on addresses, so equal inputs give equal results; `event_hash` covers every decision, first
+ * token and end, with its time in nanoseconds.
+ *
+ * Threads: one. */
+#ifndef REPLAY_CLUSTER_H
+#define REPLAY_CLUSTER_H
+
+#include <stdint.h>
+
+#include "replay/evictions.h"
+#include "replay/model.h"
+#include "replay/one_pool.h"
+#include "replay/policies.h"
+#include "replay/stats.h"
+#include "replay/trace.h"
+
+struct cluster_options {
+    struct trace_options trace;
+    const struct model *model; /* complete */
+    struct replay_policy policy;
+    struct eviction eviction;       /* not a clairvoyant one: MC_ENOSUP */
+    double speed;                   /* arrivals come that much faster */
+    uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
+    double slo_ttft_ms, slo_tbt_ms; /* 0: none */
+    replay_progress_fn *progress;   /* may be NULL */
+    void *arg;
+};
+
+struct cluster_result {
+    uint64_t requests, finished, rejected, good; /* good: finished within the SLO */
+    uint64_t bad_lines, reordered;
+    uint64_t prompt_tokens, own_tokens, remote_tokens; /* of prompts that were prefilled; the rest was computed */
+    uint64_t elsewhere_tokens;                         /* of those computed: were in the cluster, and not fetched */
+    uint64_t duplicated_tokens;                        /* in caches more than once, the most at any time */
+    double bytes_moved, load_max_over_mean, simulated_s;
+    uint64_t event_hash;
+    uint64_t held_max; /* prompts in the queue in front of all */
+    struct stats ttft, tbt;
+};
+
+/* MC_OK (then cluster_result_fini), or as trace_next(). */
+enum mc_status cluster_run(const struct cluster_options *options, struct cluster_result *out);
+void cluster_result_fini(struct cluster_result *result);
+
+#endif

@@ -1,0 +1,198 @@
+/* kv.c - see kv.h. The directory keeps a set of nodes per block as the bits of a word. */
+#include "replay/kv.h"
+
+#include <stdlib.h>
+
+#include "replay/idmap.h"
+#include "replay/pool.h"
+
+struct kv {
+    const struct model *model;
+    uint32_t nodes;
+    struct pool *pools[MODEL_PREFILL_MAX];
+    struct idmap where;
+    uint64_t out_free[MODEL_PREFILL_MAX],
+        in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
+    uint64_t clock, copies, duplicated_max;
+    double moved;
+};
+
+enum mc_status kv_create(const struct model *model, const struct eviction *eviction, struct kv **out)
+{
+    struct kv *kv = calloc(1, sizeof(*kv));
+
+    if (!kv)
+        return MC_ENOMEM;
+    kv->model = model;
+    kv->nodes = (uint32_t)model->prefill;
+    for (uint32_t n = 0; n < kv->nodes; n++) {
+        if (pool_create(eviction, (uint32_t)(model->cache_tokens / model->block_tokens), &kv->pools[n]) != MC_OK) {
+            kv_destroy(kv);
+            return MC_ENOMEM;
+        }
+    }
+    *out = kv;
+    return MC_OK;
+}
+
+void kv_destroy(struct kv *kv)
+{
+    if (!kv)
+        return;
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        pool_destroy(kv->pools[n]);
+    idmap_fini(&kv->where);
+    free(kv);
+}
+
+static uint64_t holders(const struct kv *kv, uint64_t id)
+{
+    uint64_t set = idmap_find(&kv->where, id);
+
+    return set == IDMAP_NONE ? 0 : set;
+}
+
+uint32_t kv_prefix(const struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks)
+{
+    uint64_t whole = (UINT64_C(1) << kv->nodes) - 1, set;
+    uint32_t i = 0;
+
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        node_blocks[n] = 0;
+    for (; i < count && (set = holders(kv, ids[i])) != 0; i++) {
+        for (uint64_t gone = whole & ~set; gone; gone &= gone - 1)
+            node_blocks[__builtin_ctzll(gone)] = i;
+        whole &= set;
+    }
+    for (; whole; whole &= whole - 1)
+        node_blocks[__builtin_ctzll(whole)] = i;
+    return i;
+}
+
+uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t count)
+{
+    return pool_prefix(kv->pools[node], ids + from, count - from);
+}
+
+static enum mc_status leaves(struct kv *kv, uint32_t node, uint64_t id)
+{
+    uint64_t set = holders(kv, id) & ~(UINT64_C(1) << node);
+
+    kv->copies--;
+    if (set)
+        return idmap_set(&kv->where, id, set);
+    idmap_del(&kv->where, id);
+    return MC_OK;
+}
+
+static enum mc_status comes(struct kv *kv, uint32_t node, uint64_t id)
+{
+    uint64_t set = holders(kv, id), bit = UINT64_C(1) << node;
+
+    if (set & bit)
+        return MC_OK;
+    kv->copies++;
+    return idmap_set(&kv->where, id, set | bit);
+}
+
+enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to)
+{
+    struct pool *pool = kv->pools[node];
+    enum mc_status status;
+    uint32_t gone;
+
+    if (from >= to)
+        return MC_OK;
+    status = pool_use(pool, ids + from, to - from, kv->clock);
+    kv->clock += to - from;
+    const uint64_t *victims = pool_victims(pool, &gone);
+    for (uint32_t i = 0; i < gone && status == MC_OK; i++)
+        if (!pool_has(pool, victims[i]) && holders(kv, victims[i]) & UINT64_C(1) << node)
+            status = leaves(kv, node, victims[i]);
+    for (uint32_t i = from; i < to && status == MC_OK; i++)
+        if (pool_has(pool, ids[i]))
+            status = comes(kv, node, ids[i]);
+    if (kv->copies - kv->where.count > kv->duplicated_max)
+        kv->duplicated_max = kv->copies - kv->where.count;
+    return status;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* One transfer; when it ends. The sides are busy until its last byte has left. */
+static uint64_t transfer(struct kv *kv, uint32_t from, uint32_t to, double bytes, uint64_t now)
+{
+    uint64_t begin = later(now, later(kv->out_free[from], kv->in_free[to]));
+    uint64_t end = begin + (uint64_t)(bytes / kv->model->link_gb_s); /* GB/s are bytes a nanosecond */
+
+    kv->out_free[from] = kv->in_free[to] = end;
+    kv->moved += bytes;
+    return end + (uint64_t)(kv->model->link_latency_ms * 1e6);
+}
+
+/* Of those who have it, the one that may send soonest; the node itself before all. */
+static uint32_t nearest(const struct kv *kv, uint32_t node, uint64_t set)
+{
+    uint32_t best = 0;
+    bool any = false;
+
+    if (node < kv->nodes && set & UINT64_C(1) << node)
+        return node;
+    for (; set; set &= set - 1) {
+        uint32_t n = (uint32_t)__builtin_ctzll(set);
+
+        if (!any || kv->out_free[n] < kv->out_free[best])
+            best = n;
+        any = true;
+    }
+    return best;
+}
+
+uint64_t kv_fetch(
+    struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now, uint32_t *fetched)
+{
+    uint64_t blocks_of[MODEL_PREFILL_MAX] = {0}, end = now, set;
+    uint32_t i = from;
+
+    for (; i < to && (set = holders(kv, ids[i])) != 0; i++) {
+        uint32_t n = nearest(kv, node, set);
+
+        blocks_of[n]++;
+        pool_touch(kv->pools[n], ids[i], kv->clock++);
+    }
+    *fetched = i - from;
+    for (uint32_t n = 0; n < kv->nodes; n++) {
+        double bytes = (double)blocks_of[n] * kv->model->block_tokens * kv->model->kv_token_bytes;
+
+        if (n == node)
+            end = later(end, now + (uint64_t)(bytes / kv->model->own_gb_s));
+        else if (bytes > 0)
+            end = later(end, transfer(kv, n, node, bytes, now));
+    }
+    return end;
+}
+
+uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin)
+{
+    return transfer(kv, node, kv->nodes + decode, tokens * kv->model->kv_token_bytes, begin);
+}
+
+double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now)
+{
+    uint64_t free = later(kv->out_free[from], kv->in_free[to]);
+
+    return free > now ? (double)(free - now) / 1e6 : 0;
+}
+
+double kv_bytes_moved(const struct kv *kv)
+{
+    return kv->moved;
+}
+
+uint64_t kv_duplicated_max(const struct kv *kv)
+{
+    return kv->duplicated_max;
+}

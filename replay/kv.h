@@ -1,0 +1,46 @@
+/* kv.h - the KVCache of a simulated cluster: one pool per node, who has what, and the links between.
+ *
+ * A node belongs to a prefill instance. The directory is what the master's index is to the live system: for each block the nodes
+ * that hold it. A link moves one thing at a time, in each direction of each node: a transfer begins when the sender's and the
+ * receiver's side are free.
+ *
+ * Times are in nanoseconds of the simulation. Threads: one. */
+#ifndef REPLAY_KV_H
+#define REPLAY_KV_H
+
+#include <stdint.h>
+
+#include "replay/evictions.h"
+#include "replay/model.h"
+
+struct kv;
+
+enum mc_status kv_create(
+    const struct model *model, const struct eviction *eviction, struct kv **out); /* or MC_ENOMEM */
+void kv_destroy(struct kv *kv);                                                   /* NULL is allowed */
+
+/* Blocks of the prompt each node holds from the first on, into node_blocks[prefill]; returned: all nodes together. */
+uint32_t kv_prefix(const struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks);
+
+/* Blocks that this node holds from number `from` on. */
+uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t count);
+
+/* Blocks [from, to) were used at the node: those it lacks come in. MC_OK or MC_ENOMEM. */
+enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to);
+
+/* Bring blocks [from, to) to a node (or to decode instance `node - prefill`) from where they are. When the last is there; `fetched` is how many, fewer when some have gone.
+ * They count as used where they were read. */
+uint64_t kv_fetch(
+    struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now, uint32_t *fetched);
+
+/* Send the KV of a prompt from a prefill node to decode instance `decode` (0 ..), begun at `begin`. When the last byte is there. */
+uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin);
+
+/* What is before us on the way from a node to prefill node `to`, or to decode instance `to - prefill`. */
+double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now);
+
+double kv_bytes_moved(const struct kv *kv);
+uint64_t kv_duplicated_max(
+    const struct kv *kv); /* blocks that were there more than once, counted each time; the most ever */
+
+#endif
