@@ -7,7 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "conductor/scheduler/view.h"
 
 /* Fill in what is fetched: nothing, what is there, or the best of the cluster, whichever is the fastest. */
@@ -48,17 +47,16 @@ static const struct mc_sched_worker *worker_of(const struct sched_view *view, co
 
 /* ---- without a look at the cache ---- */
 
-/* Another lot for each worker and request. Equal costs for all would not do: sched_cheapest() begins anywhere among *all* workers, so
- * the first one behind a row of decode workers would be taken more often. */
-static double cost_lot(const struct sched_view *view, const struct mc_sched_candidate *row)
+/* Among equal ones each has the same chance. */
+static double cost_none(const struct sched_view *view, const struct mc_sched_candidate *row)
 {
-    return (double)hash_mix(view->request->draw + row->worker);
+    return 0;
 }
 
 static void decide_random(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_lot);
+    decide_by(snapshot, request, decision, explain, cost_none);
 }
 
 /* The eligible one whose turn is nearest. */

@@ -94,6 +94,21 @@ static void cold_goes_to_the_shorter_queue(void **state)
     assert_false(d.degraded);
 }
 
+static void equal_workers_have_equal_chances(void **state)
+{
+    struct cluster c;
+    struct rng rng;
+    int first = 0;
+
+    cluster_init(&c);
+    rng_seed(&rng, 5);
+    for (int i = 0; i < 4000; i++) {
+        c.request.draw = rng_u64(&rng);
+        first += decide(&c).prefill == 0;
+    }
+    assert_in_range(first, 1850, 2150); /* 2000 +- 4.7 sigma */
+}
+
 static void a_hit_beats_a_queue_until_it_does_not(void **state)
 {
     struct cluster c;
@@ -479,6 +494,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cold_goes_to_the_shorter_queue),
+        cmocka_unit_test(equal_workers_have_equal_chances),
         cmocka_unit_test(a_hit_beats_a_queue_until_it_does_not),
         cmocka_unit_test(a_hot_prefix_spreads),
         cmocka_unit_test(slow_links_are_not_used),

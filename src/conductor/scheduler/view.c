@@ -187,17 +187,27 @@ void sched_view_cost_or_compute(const struct sched_view *view, struct mc_sched_c
 struct mc_sched_candidate *sched_cheapest(
     const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX])
 {
-    uint32_t count = view->snapshot->worker_count;
     struct mc_sched_candidate *best = NULL;
+    uint32_t equal = 0, lot;
 
-    /* Begin anywhere: the first of several equal ones wins, and it is another one each time. */
-    for (uint32_t i = 0; i < count; i++) {
-        struct mc_sched_candidate *row = &rows[(view->request->draw + i) % count];
+    for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
+        struct mc_sched_candidate *row = &rows[i];
 
-        if (row->skip == MC_SKIP_NONE && (!best || row->cost < best->cost))
+        if (row->skip != MC_SKIP_NONE || (best && row->cost > best->cost))
+            continue;
+        equal = best && row->cost == best->cost ? equal + 1 : 1;
+        if (equal == 1)
             best = row;
     }
-    return best;
+    /* Each of several equal ones has the same chance. Beginning anywhere among all rows and taking the first would favour whoever
+     * stands behind rows that are out: of eight prefill workers beside eight for decode the first one would get nine of sixteen. */
+    if (equal < 2)
+        return best;
+    lot = (uint32_t)(view->request->draw % equal);
+    for (struct mc_sched_candidate *row = best;; row++) {
+        if (row->skip == MC_SKIP_NONE && row->cost == best->cost && lot-- == 0)
+            return row;
+    }
 }
 
 static void cost_decode(const struct sched_view *view, struct mc_sched_candidate *row)
