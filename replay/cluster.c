@@ -28,6 +28,9 @@ void sim_first_token(struct cluster *c, struct sim_request *request)
     request->first = c->now;
     sim_hash(c, SIM_FIRST, request, 0);
     stats_add(&c->out->ttft, ms_since(c, request->arrived));
+    struct series_slot *slot = series_at(&c->out->series, c->now);
+    slot->ttft_ms += ms_since(c, request->arrived);
+    slot->firsts++;
 }
 
 void sim_finish(struct cluster *c, struct sim_request *request)
@@ -186,6 +189,8 @@ static void sum_up(struct cluster *c)
         sum += c->workers[i].busy_ms;
         most = fmax(most, c->workers[i].busy_ms);
     }
+    for (uint32_t i = 0; i < c->worker_count; i++)
+        c->out->busy_ms[i] = c->workers[i].busy_ms;
     c->out->load_max_over_mean = sum > 0 ? most * c->prefills / sum : 1;
     c->out->simulated_s = (double)c->now / 1e9;
     c->out->bytes_moved = kv_bytes_moved(c->kv);

@@ -17,6 +17,7 @@
 #include "replay/model.h"
 #include "replay/one_pool.h"
 #include "replay/policies.h"
+#include "replay/series.h"
 #include "replay/stats.h"
 #include "replay/trace.h"
 
@@ -42,6 +43,8 @@ struct cluster_result {
     uint64_t event_hash;
     uint64_t held_max; /* prompts in the queue in front of all */
     struct stats ttft, tbt;
+    struct series series;
+    double busy_ms[MODEL_WORKERS_MAX]; /* by instance, prefill first */
 };
 
 /* MC_OK (then cluster_result_fini), or as trace_next(). */

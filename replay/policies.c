@@ -23,8 +23,11 @@ static void cost_fastest(const struct sched_view *view, struct mc_sched_candidat
 /* What a policy of the simple kind is: a cost per prefill worker. `row` has its terms. */
 typedef double cost_fn(const struct sched_view *view, const struct mc_sched_candidate *row);
 
+/* What of the prompt may come from the cache. */
+enum reach { REACH_OWN, REACH_ALL };
+
 static void decide_by(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
-    struct mc_sched_decision *decision, struct mc_sched_explain *explain, cost_fn *cost)
+    struct mc_sched_decision *decision, struct mc_sched_explain *explain, cost_fn *cost, enum reach reach)
 {
     struct sched_view view;
 
@@ -34,7 +37,10 @@ static void decide_by(const struct mc_sched_snapshot *snapshot, const struct mc_
 
         if (row->skip != MC_SKIP_NONE)
             continue;
-        cost_fastest(&view, row);
+        if (reach == REACH_ALL)
+            cost_fastest(&view, row);
+        else
+            sched_view_cost_or_compute(&view, row, row->own_tokens);
         row->cost = cost(&view, row);
     }
     sched_view_decide(&view, sched_cheapest(&view, view.prefill), decision, explain);
@@ -56,7 +62,7 @@ static double cost_none(const struct sched_view *view, const struct mc_sched_can
 static void decide_random(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_none);
+    decide_by(snapshot, request, decision, explain, cost_none, REACH_OWN);
 }
 
 /* The eligible one whose turn is nearest. */
@@ -74,7 +80,7 @@ static double cost_turn(const struct sched_view *view, const struct mc_sched_can
 static void decide_round_robin(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_turn);
+    decide_by(snapshot, request, decision, explain, cost_turn, REACH_ALL);
 }
 
 /* Tokens of the sequences there: what peers call active blocks. */
@@ -86,24 +92,19 @@ static double cost_load(const struct sched_view *view, const struct mc_sched_can
 static void decide_least_load(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_load);
+    decide_by(snapshot, request, decision, explain, cost_load, REACH_OWN);
 }
 
-/* ---- with its own cache only (FAST'25: cache-aware) ---- */
+/* The least predicted TTFT (FAST'25: cache-aware). */
+static double cost_ttft(const struct sched_view *view, const struct mc_sched_candidate *row)
+{
+    return row->ttft_ms;
+}
 
 static void decide_local(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    struct sched_view view;
-
-    sched_view_init(&view, snapshot, request);
-    for (uint32_t i = 0; i < snapshot->worker_count; i++) {
-        struct mc_sched_candidate *row = &view.prefill[i];
-
-        if (row->skip == MC_SKIP_NONE)
-            sched_view_cost_or_compute(&view, row, row->own_tokens);
-    }
-    sched_view_decide(&view, sched_cheapest(&view, view.prefill), decision, explain);
+    decide_by(snapshot, request, decision, explain, cost_ttft, REACH_OWN);
 }
 
 /* ---- peers ---- */
@@ -129,7 +130,7 @@ static double cost_dynamo(const struct sched_view *view, const struct mc_sched_c
 static void decide_dynamo(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_dynamo);
+    decide_by(snapshot, request, decision, explain, cost_dynamo, REACH_ALL);
 }
 
 /* Dynamo's lmetric: adjusted P x (D + 1), D the sequences there. */
@@ -141,7 +142,7 @@ static double cost_lmetric(const struct sched_view *view, const struct mc_sched_
 static void decide_lmetric(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain)
 {
-    decide_by(snapshot, request, decision, explain, cost_lmetric);
+    decide_by(snapshot, request, decision, explain, cost_lmetric, REACH_ALL);
 }
 
 /* SMG: out of balance (more than 64 apart and 1.5 times): the shortest queue. Else, where more than 0.3 of the prompt is cached,
@@ -257,9 +258,9 @@ static void decide_mooncake(const struct mc_sched_snapshot *snapshot, const stru
 static const struct replay_policy rows[] = {
     {"mooncake", "one queue, shortest first with ageing; least TTFT; the pool holds everything once", decide_mooncake,
         1, 0.3},
-    {"random", "any", decide_random, 0, 0},
-    {"round-robin", "in turn", decide_round_robin, 0, 0},
-    {"least-load", "fewest tokens of prompts not finished", decide_least_load, 0, 0},
+    {"random", "any; own cache", decide_random, 0, 0},
+    {"round-robin", "in turn; the pool", decide_round_robin, 0, 0},
+    {"least-load", "fewest tokens of prompts not finished; own cache", decide_least_load, 0, 0},
     {"local", "least predicted TTFT from each worker's own cache", decide_local, 0, 0},
     {"dynamo", "Dynamo: blocks to compute and blocks active", decide_dynamo, 0, 0},
     {"lmetric", "Dynamo, lmetric: tokens to compute x sequences", decide_lmetric, 0, 0},

@@ -63,6 +63,9 @@ static enum mc_status begin(struct cluster *c, struct sim_worker *worker, struct
     c->out->remote_tokens += (uint64_t)(request->fetched - request->own_blocks) * block_of(c);
     if (there > request->fetched)
         c->out->elsewhere_tokens += (uint64_t)(there - request->fetched) * block_of(c);
+    struct series_slot *slot = series_at(&c->out->series, c->now);
+    slot->prompt_tokens += request->tokens;
+    slot->hit_tokens += (uint64_t)request->fetched * block_of(c);
     request->started = true;
     request->begun = c->now;
     request->done_tokens = request->fetched * block_of(c);

@@ -50,12 +50,13 @@ const struct cli_command cli_commands[] = {
         "  mooncake bench transfer --op read --size 1M --json\n  mooncake bench store --op get --size 64K\n"
         "  mooncake bench serve --engine synthetic\n"},
     {"demo", "Measure", "three questions about one document, cold and from the cache", NULL, 0, 0,
-        SET_LOG | SET_URL | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_DEMO, cmd_demo,
+        SET_LOG | SET_URL | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_REPORT, cmd_demo,
         "  mooncake demo --report report.json\n"},
     {"replay", "Measure", "a trace of requests through scheduler and eviction under simulated time", NULL, 0, 0,
-        SET_REPLAY | SET_EVICT | SET_POLICY | SET_TOOL, cmd_replay,
+        SET_REPLAY | SET_EVICT | SET_POLICY | SET_REPORT | SET_TOOL, cmd_replay,
         "  mooncake replay --trace FILE --policy global --speed 2\n"
         "  mooncake replay --trace FILE --compare random,least-load,local,global,mooncake\n"
+        "  mooncake replay --trace FILE --compare all --report out.html\n"
         "  mooncake replay --trace FILE --one-pool 5859 --evict lru --json\n"},
     {"calc", "Measure", "size and transfer time of a KVCache", NULL, 0, 0, SET_CALC | SET_MODEL | SET_TOOL, cmd_calc,
         "  mooncake calc --layers 80 --kv-heads 8 --head-dim 128 --dtype fp16 --tokens 32K\n"

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "cli/cli.h"
 #include "replay/cluster.h"
 #include "replay/one_pool.h"
+#include "replay/report.h"
 
 enum { BAD_SHOWN = 10, BAR_WIDTH = 40, TRACE_BLOCK_TOKENS = 512 };
 
@@ -293,6 +295,91 @@ static int run_all(struct cli *cli, const struct eviction *eviction, const struc
     return CLI_OK;
 }
 
+/* ---- the page ---- */
+
+enum { CURVE_POINTS = 9 };
+
+struct curve {
+    double blocks[CURVE_POINTS], hit_rate[CURVE_POINTS];
+};
+
+/* Hit rates of one pool from a 128th of the cluster's cache to twice of it. */
+static int run_curve(
+    const struct cli *cli, const struct eviction *eviction, const struct model *model, struct curve *out)
+{
+    struct trace_options trace = {.path = cli->set->trace, .block_tokens = (uint32_t)model->block_tokens};
+    double all = floor(model->cache_tokens / model->block_tokens) * model->prefill;
+
+    for (int i = 0; i < CURVE_POINTS; i++) {
+        struct one_pool_result r;
+
+        out->blocks[i] = fmax(floor(all / 128 * (1 << i)), i + 1);
+        if (out->blocks[i] > 1 << 28)
+            return cli_fail(cli, CLI_USAGE, "--report: the cache is too large for its curve over capacity");
+        enum mc_status status = one_pool_run(&trace, eviction, (uint32_t)out->blocks[i], NULL, NULL, &r);
+        if (status != MC_OK)
+            return trace_failed(cli, status);
+        out->hit_rate[i] = r.hit_rate;
+    }
+    return CLI_OK;
+}
+
+static int write_page(const struct cli *cli, const struct buf *page)
+{
+    FILE *file = fopen(cli->set->report, "we");
+    bool whole = file && fwrite(page->data, 1, page->len, file) == page->len;
+
+    if ((file && fclose(file) != 0) || !whole)
+        return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->report, strerror(errno));
+    return CLI_OK;
+}
+
+/* What was asked for, for whoever reads the page. */
+static void write_command(const struct cli *cli, const char *evict, struct buf *out)
+{
+    const struct settings *set = cli->set;
+
+    buf_printf(out, "mooncake replay --trace %s --evict %s --speed %g --seed %" PRId64, set->trace, evict, set->speed,
+        set->seed);
+    if (set->cluster)
+        buf_printf(out, " --cluster %s", set->cluster);
+    if (set->slo_ttft_ms)
+        buf_printf(out, " --slo-ttft-ms %" PRIu64, set->slo_ttft_ms);
+    if (set->slo_tbt_ms)
+        buf_printf(out, " --slo-tbt-ms %" PRIu64, set->slo_tbt_ms);
+}
+
+static int report(
+    struct cli *cli, const struct eviction *eviction, const struct model *model, const struct run *runs, size_t count)
+{
+    struct report_run shown[RUNS_MAX];
+    struct curve curves[2];
+    struct eviction opt;
+    struct buf page, command;
+    int code;
+
+    if ((code = run_curve(cli, eviction, model, &curves[0])) != CLI_OK)
+        return code;
+    eviction_find("opt", &opt);
+    if ((code = run_curve(cli, &opt, model, &curves[1])) != CLI_OK)
+        return code;
+    for (size_t i = 0; i < count; i++)
+        shown[i] = (struct report_run){runs[i].policy.name, &runs[i].result};
+    buf_init(&page, SIZE_MAX);
+    buf_init(&command, SIZE_MAX);
+    write_command(cli, eviction->policy->name, &command);
+    const struct report_curve lines[] = {
+        {eviction->policy->name, curves[0].blocks, curves[0].hit_rate, CURVE_POINTS},
+        {"opt, which knows the future", curves[1].blocks, curves[1].hit_rate, CURVE_POINTS},
+    };
+    const struct report all = {cli->set->trace, buf_cstr(&command), model, shown, count, lines, 2};
+    report_write(&all, &page);
+    code = buf_status(&page) == MC_OK ? write_page(cli, &page) : cli_fail(cli, CLI_FAILED, "out of memory");
+    buf_fini(&command);
+    buf_fini(&page);
+    return code;
+}
+
 static int cluster(struct cli *cli, const struct eviction *eviction)
 {
     struct run runs[RUNS_MAX];
@@ -310,6 +397,8 @@ static int cluster(struct cli *cli, const struct eviction *eviction)
         code = print_runs_json(cli, runs, count, eviction->policy->name);
     else if (code == CLI_OK)
         print_runs(runs, count);
+    if (code == CLI_OK && cli->set->report)
+        code = report(cli, eviction, &model, runs, count);
     for (size_t i = 0; i < done; i++)
         cluster_result_fini(&runs[i].result);
     return code;
@@ -324,5 +413,7 @@ int cmd_replay(struct cli *cli)
     eviction_at(0, &eviction);
     if (cli->set->evict && !eviction_find(cli->set->evict, &eviction))
         return cli_fail(cli, CLI_USAGE, "--evict: there is no '%s'", cli->set->evict);
+    if (cli->set->one_pool > 0 && (cli->set->report || cli->set->compare))
+        return cli_fail(cli, CLI_USAGE, "--one-pool knows no policies and no time: no --report, no --compare");
     return cli->set->one_pool > 0 ? one_pool(cli, &eviction) : cluster(cli, &eviction);
 }

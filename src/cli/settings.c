@@ -150,9 +150,9 @@ static const struct opt_row chat_rows[] = {
     {"no-cache", OPT_BOOL, AT(no_cache), "no", .flags = OPT_ONLY_ARGV, .help = "compute without reading the cache"},
 };
 
-static const struct opt_row demo_rows[] = {
+static const struct opt_row report_rows[] = {
     {"report", OPT_STRING, AT(report), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
-        .help = "write the figures as JSON"},
+        .help = "demo: the figures as JSON; replay: one HTML page with plots"},
 };
 
 static const struct opt_row calc_rows[] = {
@@ -224,12 +224,12 @@ const struct settings_rows settings_table[] = {
     {SET_URL, "Conductor, for those who use it", url_rows, COUNT(url_rows)},
     {SET_KV, "Keys", kv_rows, COUNT(kv_rows)},
     {SET_CHAT, "Chat", chat_rows, COUNT(chat_rows)},
-    {SET_DEMO, "Demonstration", demo_rows, COUNT(demo_rows)},
     {SET_CALC, "Size arithmetic", calc_rows, COUNT(calc_rows)},
     {SET_BENCH, "Measuring", bench_rows, COUNT(bench_rows)},
     {SET_TOP, "Live view", top_rows, COUNT(top_rows)},
     {SET_EVICT, "Eviction", evict_rows, COUNT(evict_rows)},
     {SET_POLICY, "Scheduling", policy_rows, COUNT(policy_rows)},
+    {SET_REPORT, "Report", report_rows, COUNT(report_rows)},
     {SET_REPLAY, "Replay of a trace", replay_rows, COUNT(replay_rows)},
     {SET_HELP, "Help", help_rows, COUNT(help_rows)},
     {0, NULL, NULL, 0},

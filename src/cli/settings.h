@@ -28,7 +28,7 @@ enum settings_section {
     SET_URL = 1 << 11, /* where the Conductor is */
     SET_KV = 1 << 12,
     SET_CHAT = 1 << 13,
-    SET_DEMO = 1 << 14,
+    SET_REPORT = 1 << 14,
     SET_CALC = 1 << 15,
     SET_BENCH = 1 << 16,
     SET_TOP = 1 << 17,

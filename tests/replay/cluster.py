@@ -3,8 +3,11 @@
 agree, hashes that were written down (the same under every compiler), and the figures of a peer's live router on the published trace."""
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
+import xml.etree.ElementTree
 
 from kit import CONVERSATION, File, chats, main, once, replay, skip
 
@@ -159,6 +162,33 @@ def test_arguments(binary):
         assert f"{trace}:1: " in replay(binary, "--trace", trace, "--strict", fails=True)
 
 
+def test_report(binary):
+    """One page with everything in it: whole SVGs, no script, nothing that is fetched, names of files only as text."""
+    with File(chats(3, 200, 20)) as trace, tempfile.TemporaryDirectory(suffix="<b>&") as folder:
+        page = os.path.join(folder, "r.html")
+        shown = os.path.join(folder, "<script>alert(1)<!--.jsonl")
+        os.link(trace, shown) if os.stat(trace).st_dev == os.stat(folder).st_dev else shutil.copy(trace, shown)
+        runs = replay(binary, "--trace", shown, "--compare", "all", "--report", page, "--cache-tokens", "100K")
+        with open(page, encoding="utf-8") as file:
+            text = file.read()
+        for word in ("<script", "http:", "https:", "url(", "<link", "@import", "src="):
+            assert word not in text.replace("&lt;script", ""), word
+        plots = re.findall(r"<svg.*?</svg>", text, re.S)
+        assert len(plots) == 5
+        for plot in plots:
+            assert "nan" not in plot and "inf" not in plot
+            xml.etree.ElementTree.fromstring(plot)
+        for run_of in runs:
+            assert f"<tr><td>{run_of['policy']}<td>{run_of['ttft_ms']['mean']:.0f}<td>" in text, run_of["policy"]
+        said = replay(binary, "--trace", shown, "--report", os.path.join(folder, "no", "r.html"), fails=True)
+        assert "No such file" in said
+        assert "no --report" in replay(binary, "--trace", shown, "--one-pool", 9, "--report", page, fails=True)
+    with File(text="") as trace, tempfile.TemporaryDirectory() as folder:
+        replay(binary, "--trace", trace, "--report", os.path.join(folder, "r.html"))
+        with open(os.path.join(folder, "r.html"), encoding="utf-8") as file:
+            assert "nan" not in file.read()
+
+
 def hashes(binary):
     out = {}
     for name, requests in (("chats", chats(7, 300, 25, gap_ms=400)), ("once", once(8, 300, 25))):
@@ -204,4 +234,4 @@ if __name__ == "__main__":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
         main([test_by_hand, test_links_by_hand, test_sums, test_slo, test_shortest_first_and_nobody_starves, test_arguments,
-              test_hashes])
+              test_report, test_hashes])
