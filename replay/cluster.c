@@ -33,6 +33,20 @@ void sim_first_token(struct cluster *c, struct sim_request *request)
     slot->firsts++;
 }
 
+static void tell(const struct cluster *c, const struct cluster_outcome *outcome)
+{
+    if (c->options->outcome)
+        c->options->outcome(c->options->outcome_arg, outcome);
+}
+
+void sim_reject(struct cluster *c, struct sim_request *request)
+{
+    sim_hash(c, SIM_REFUSED, request, 0);
+    tell(c, &(struct cluster_outcome){.number = request->number, .rejected = true});
+    c->out->rejected++;
+    free(request);
+}
+
 void sim_finish(struct cluster *c, struct sim_request *request)
 {
     const struct cluster_options *options = c->options;
@@ -43,6 +57,7 @@ void sim_finish(struct cluster *c, struct sim_request *request)
     if (request->output > 1)
         stats_add(&c->out->tbt, tbt);
     c->out->finished++;
+    tell(c, &(struct cluster_outcome){.number = request->number, .ttft_ms = ttft, .tbt_ms = tbt});
     c->out->good += (options->slo_ttft_ms <= 0 || ttft <= options->slo_ttft_ms) &&
                     (options->slo_tbt_ms <= 0 || tbt <= options->slo_tbt_ms);
     free(request);

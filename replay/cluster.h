@@ -21,6 +21,14 @@
 #include "replay/stats.h"
 #include "replay/trace.h"
 
+/* How one request ended. */
+struct cluster_outcome {
+    uint64_t number;        /* in the trace, bad lines not counted */
+    double ttft_ms, tbt_ms; /* tbt: mean time between its tokens, 0 with one token */
+    bool rejected;          /* then the rest is 0 */
+};
+typedef void cluster_outcome_fn(void *arg, const struct cluster_outcome *outcome);
+
 struct cluster_options {
     struct trace_options trace;
     const struct model *model; /* complete */
@@ -29,7 +37,9 @@ struct cluster_options {
     double speed;                   /* arrivals come that much faster */
     uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
     double slo_ttft_ms, slo_tbt_ms; /* 0: none */
-    replay_progress_fn *progress;   /* may be NULL */
+    cluster_outcome_fn *outcome;    /* in order of the ends; may be NULL */
+    void *outcome_arg;
+    replay_progress_fn *progress; /* may be NULL */
     void *arg;
 };
 

@@ -92,5 +92,6 @@ enum mc_status sim_worker_loaded(struct cluster *c, struct sim_worker *worker);
 /* cluster.c: the first token is out; all are (the request is freed). */
 void sim_first_token(struct cluster *c, struct sim_request *request);
 void sim_finish(struct cluster *c, struct sim_request *request);
+void sim_reject(struct cluster *c, struct sim_request *request);
 
 #endif

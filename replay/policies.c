@@ -116,9 +116,9 @@ static double pending_tokens(const struct sched_view *view, const struct mc_sche
 }
 
 /* Dynamo: max(P + n - c o, 0) s + D in blocks; D are the blocks of the sequences there, this one included. c = 1. The default of s
- * is not stated where the formula is; 2 is the number that brings mean TTFT and hit rate of its default to what was measured at all
+ * is not stated where the formula is; 1.5 is a number that brings mean TTFT and hit rate of its default to what was measured at all
  * four speeds (docs/replay.md), 1 is 15 % off under overload. */
-#define DYNAMO_SCALE 2.0
+#define DYNAMO_SCALE 1.5
 
 static double cost_dynamo(const struct sched_view *view, const struct mc_sched_candidate *row)
 {

@@ -3,8 +3,6 @@
  * The snapshot says of an instance what a live worker reports: prompts and tokens that wait, the time until a new one could start,
  * sequences and KV of its decode side. `waiting` counts prompts that are not wholly in an iteration yet, so a policy with a queue
  * in front of all sends the next one while the last iteration of the one before runs, and its loading is hidden behind that. */
-#include <stdlib.h>
-
 #include "mooncake/kvcache.h"
 #include "replay/cluster_impl.h"
 
@@ -122,13 +120,6 @@ static enum mc_status send(struct cluster *c, struct sim_request *request, const
     return sim_worker_prefill(c, &c->workers[decision->prefill], request);
 }
 
-static void refuse(struct cluster *c, struct sim_request *request)
-{
-    sim_hash(c, SIM_REFUSED, request, 0);
-    c->out->rejected++;
-    free(request);
-}
-
 /* Work of a held request as the cache is now. It is not looked at again until it is placed: an order that is a little old costs
  * nothing, asking for all that is held at each placement would. */
 static double work_ms(const struct cluster *c, const struct sim_request *request)
@@ -160,7 +151,7 @@ enum mc_status sim_place(struct cluster *c, struct sim_request *request)
     switch (decision.outcome) {
     case MC_SCHED_RUN: return send(c, request, &decision);
     case MC_SCHED_HOLD: hold(c, request); return MC_OK;
-    default: refuse(c, request); return MC_OK;
+    default: sim_reject(c, request); return MC_OK;
     }
 }
 
@@ -207,7 +198,7 @@ enum mc_status sim_place_held(struct cluster *c)
         if (decision.outcome == MC_SCHED_RUN)
             status = send(c, request, &decision);
         else
-            refuse(c, request);
+            sim_reject(c, request);
     }
     return status;
 }

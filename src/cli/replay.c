@@ -128,20 +128,30 @@ struct run {
 
 enum { RUNS_MAX = 32 };
 
+/* 3000000, 3M: units are powers of a thousand. `stop` ends it. */
+static bool parse_count(const char *text, const char *stop, double *out)
+{
+    static const char units[] = "KMGT";
+    char number[32], *end;
+
+    if (stop - text >= (ptrdiff_t)sizeof(number))
+        return false;
+    snprintf(number, sizeof(number), "%.*s", (int)(stop - text), text); /* "2..4": the dot is no part of 2 */
+    *out = strtod(number, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (unit) {
+        *out *= pow(1e3, (double)(unit - units + 1));
+        end++;
+    }
+    return end != number && !*end && *out > 0 && *out <= 1e12;
+}
+
 static int take_cache_tokens(const struct cli *cli, double *tokens)
 {
-    char *end;
+    const char *text = cli->set->cache_tokens;
 
-    *tokens = strtod(cli->set->cache_tokens, &end);
-    for (const char *unit = "KMGT"; *unit && *end; unit++) {
-        *tokens *= 1e3;
-        if (*end == *unit) {
-            end++;
-            break;
-        }
-    }
-    if (*end || !(*tokens >= 1 && *tokens <= 1e12))
-        return cli_fail(cli, CLI_USAGE, "--cache-tokens: '%s' is no count like 3000000 or 3M", cli->set->cache_tokens);
+    if (!parse_count(text, text + strlen(text), tokens) || *tokens < 1)
+        return cli_fail(cli, CLI_USAGE, "--cache-tokens: '%s' is no count like 3000000 or 3M", text);
     return CLI_OK;
 }
 
@@ -261,14 +271,33 @@ static void print_runs(const struct run *runs, size_t count)
     printf("times in ms; hit, own: of all prompt tokens; load m/m: busiest prefill instance over the mean\n");
 }
 
-static int run_all(struct cli *cli, const struct eviction *eviction, const struct model *model, struct run *runs,
-    size_t count, size_t *done)
+/* One line for each request that ended. */
+struct lines {
+    FILE *file;
+    const char *policy;
+};
+
+static void write_outcome(void *arg, const struct cluster_outcome *outcome)
+{
+    const struct lines *lines = arg;
+
+    if (outcome->rejected)
+        fprintf(lines->file, "{\"policy\": \"%s\", \"request\": %" PRIu64 ", \"rejected\": true}\n", lines->policy,
+            outcome->number);
+    else
+        fprintf(lines->file, "{\"policy\": \"%s\", \"request\": %" PRIu64 ", \"ttft_ms\": %.6f, \"tbt_ms\": %.6f}\n",
+            lines->policy, outcome->number, outcome->ttft_ms, outcome->tbt_ms);
+}
+
+static int run_all(struct cli *cli, const struct eviction *eviction, const struct model *model, double speed,
+    struct run *runs, size_t count, FILE *ends, size_t *done)
 {
     const struct settings *set = cli->set;
 
     for (*done = 0; *done < count; (*done)++) {
         struct progress progress = {.cli = cli, .live = isatty(STDERR_FILENO)};
         struct run *run = &runs[*done];
+        struct lines lines = {ends, run->policy.name};
         struct cluster_options options = {.trace = {.path = set->trace,
                                               .block_tokens = (uint32_t)model->block_tokens,
                                               .strict = set->strict,
@@ -277,10 +306,12 @@ static int run_all(struct cli *cli, const struct eviction *eviction, const struc
             .model = model,
             .policy = run->policy,
             .eviction = *eviction,
-            .speed = set->speed,
+            .speed = speed,
             .seed = (uint64_t)set->seed,
             .slo_ttft_ms = (double)set->slo_ttft_ms,
             .slo_tbt_ms = (double)set->slo_tbt_ms,
+            .outcome = ends ? write_outcome : NULL,
+            .outcome_arg = &lines,
             .progress = show_progress,
             .arg = &progress};
         uint64_t start = now_ns();
@@ -380,11 +411,125 @@ static int report(
     return code;
 }
 
+/* ---- a range ---- */
+
+enum { SWEEP_POINTS = 9 };
+
+struct sweep {
+    const char *name;
+    double from, to;
+    bool whole; /* numbers */
+    int points;
+};
+
+static int take_sweep(const struct cli *cli, struct sweep *sweep)
+{
+    static const struct sweep known[] = {
+        {"cache-tokens", 1, 1e12, true, 0},
+        {"prefill", 1, MODEL_PREFILL_MAX, true, 0},
+        {"decode", 1, MODEL_WORKERS_MAX - MODEL_PREFILL_MAX, true, 0},
+        {"speed", 1e-6, 1e6, false, 0},
+    };
+    const char *text = cli->set->sweep, *equal = strchr(text, '='), *dots = equal ? strstr(equal, "..") : NULL;
+
+    for (size_t i = 0; dots && i < sizeof(known) / sizeof(known[0]); i++) {
+        *sweep = known[i];
+        if (strlen(sweep->name) != (size_t)(equal - text) || strncmp(sweep->name, text, (size_t)(equal - text)) != 0)
+            continue;
+        if (!parse_count(equal + 1, dots, &sweep->from) || !parse_count(dots + 2, text + strlen(text), &sweep->to) ||
+            !(sweep->from >= known[i].from && sweep->from < sweep->to && sweep->to <= known[i].to))
+            return cli_fail(cli, CLI_USAGE, "--sweep: '%s' must go up within %g..%g", text, known[i].from, known[i].to);
+        sweep->points =
+            sweep->whole && sweep->to - sweep->from < SWEEP_POINTS ? (int)(sweep->to - sweep->from) + 1 : SWEEP_POINTS;
+        return CLI_OK;
+    }
+    return cli_fail(cli, CLI_USAGE,
+        "--sweep: '%s' is not like cache-tokens=1M..50M; there are cache-tokens, prefill, decode, speed", text);
+}
+
+/* Steps of equal ratio. */
+static double sweep_at(const struct sweep *sweep, int point)
+{
+    double value = sweep->from * pow(sweep->to / sweep->from, (double)point / (sweep->points - 1));
+
+    if (sweep->whole && sweep->points < SWEEP_POINTS)
+        return sweep->from + point;
+    return sweep->whole ? round(value) : value;
+}
+
+static void sweep_set(const struct sweep *sweep, double value, struct model *model, double *speed)
+{
+    if (strcmp(sweep->name, "cache-tokens") == 0)
+        model->cache_tokens = fmax(value, model->block_tokens);
+    else if (strcmp(sweep->name, "prefill") == 0)
+        model->prefill = value;
+    else if (strcmp(sweep->name, "decode") == 0)
+        model->decode = value;
+    else
+        *speed = value;
+}
+
+static void print_sweep_point(const struct sweep *sweep, double value, const struct run *runs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct cluster_result *r = &runs[i].result;
+
+        printf("%-12s %12.6g %-12s %10.1f %9.0f %9.0f %8.1f %6.3f %7.3f %6.3f\n", sweep->name, value,
+            runs[i].policy.name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.9), stats_at(&r->ttft, 0.99),
+            stats_at(&r->tbt, 0.99), part((double)(r->own_tokens + r->remote_tokens), (double)r->prompt_tokens),
+            part((double)r->good, (double)r->requests), part((double)r->rejected, (double)r->requests));
+    }
+}
+
+static int add_sweep_point(
+    json_t *all, const struct sweep *sweep, double value, const struct run *runs, size_t count, const char *evict)
+{
+    for (size_t i = 0; i < count; i++) {
+        json_t *one = run_json(&runs[i], evict);
+
+        if (!one || json_object_set_new(one, sweep->name, json_real(value)) < 0 || json_array_append_new(all, one) < 0)
+            return CLI_FAILED;
+    }
+    return CLI_OK;
+}
+
+static int sweep(struct cli *cli, const struct eviction *eviction, struct model *model, struct run *runs, size_t count)
+{
+    json_t *all = cli->set->json ? json_array() : NULL;
+    double speed = cli->set->speed;
+    struct sweep sweep;
+    int code = take_sweep(cli, &sweep);
+
+    if (code == CLI_OK && !all)
+        printf("%-12s %12s %-12s %10s %9s %9s %8s %6s %7s %6s\n", "", "", "policy", "TTFT mean", "p90", "p99",
+            "TBT p99", "hit", "goodput", "refus.");
+    for (int i = 0; code == CLI_OK && i < sweep.points; i++) {
+        double value = sweep_at(&sweep, i);
+        size_t done = 0;
+
+        sweep_set(&sweep, value, model, &speed);
+        code = run_all(cli, eviction, model, speed, runs, count, NULL, &done);
+        if (code == CLI_OK && all)
+            code = add_sweep_point(all, &sweep, value, runs, count, eviction->policy->name);
+        else if (code == CLI_OK)
+            print_sweep_point(&sweep, value, runs, count);
+        for (size_t j = 0; j < done; j++)
+            cluster_result_fini(&runs[j].result);
+    }
+    if (code == CLI_OK && all) {
+        json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+        putchar('\n');
+    }
+    json_decref(all);
+    return code;
+}
+
 static int cluster(struct cli *cli, const struct eviction *eviction)
 {
     struct run runs[RUNS_MAX];
     struct model model;
     size_t count, done = 0;
+    FILE *ends = NULL;
     int code;
 
     if (eviction->clairvoyant)
@@ -392,7 +537,15 @@ static int cluster(struct cli *cli, const struct eviction *eviction)
             eviction->policy->name);
     if ((code = take_model(cli, &model)) != CLI_OK || (code = take_policies(cli, runs, &count)) != CLI_OK)
         return code;
-    code = run_all(cli, eviction, &model, runs, count, &done);
+    if (cli->set->sweep && (cli->set->report || cli->set->requests_out))
+        return cli_fail(cli, CLI_USAGE, "--sweep prints a table or JSON: no --report, no --requests-out");
+    if (cli->set->sweep)
+        return sweep(cli, eviction, &model, runs, count);
+    if (cli->set->requests_out && !(ends = fopen(cli->set->requests_out, "we")))
+        return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->requests_out, strerror(errno));
+    code = run_all(cli, eviction, &model, cli->set->speed, runs, count, ends, &done);
+    if (ends && (ferror(ends) || fclose(ends) != 0) && code == CLI_OK)
+        code = cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->requests_out, strerror(errno));
     if (code == CLI_OK && cli->set->json)
         code = print_runs_json(cli, runs, count, eviction->policy->name);
     else if (code == CLI_OK)
@@ -413,7 +566,7 @@ int cmd_replay(struct cli *cli)
     eviction_at(0, &eviction);
     if (cli->set->evict && !eviction_find(cli->set->evict, &eviction))
         return cli_fail(cli, CLI_USAGE, "--evict: there is no '%s'", cli->set->evict);
-    if (cli->set->one_pool > 0 && (cli->set->report || cli->set->compare))
-        return cli_fail(cli, CLI_USAGE, "--one-pool knows no policies and no time: no --report, no --compare");
+    if (cli->set->one_pool > 0 && (cli->set->report || cli->set->compare || cli->set->sweep))
+        return cli_fail(cli, CLI_USAGE, "--one-pool knows no policies and no time: no --report, --compare, --sweep");
     return cli->set->one_pool > 0 ? one_pool(cli, &eviction) : cluster(cli, &eviction);
 }

@@ -110,7 +110,7 @@ struct settings {
     const char *trace;
     int64_t one_pool;
     bool strict;
-    const char *cluster, *cache_tokens, *compare;
+    const char *cluster, *cache_tokens, *compare, *requests_out, *sweep;
     int64_t prefill, decode, seed;
     double speed;
 

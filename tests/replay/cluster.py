@@ -2,6 +2,7 @@
 """cluster - goal: simulated clusters do what docs/replay.md says of them. Method: small cases worked out by hand, sums that have to
 agree, hashes that were written down (the same under every compiler), and the figures of a peer's live router on the published trace."""
 import json
+import math
 import os
 import re
 import shutil
@@ -189,6 +190,38 @@ def test_report(binary):
             assert "nan" not in file.read()
 
 
+def test_sweep(binary):
+    with File(chats(9, 300, 20)) as trace:
+        runs = replay(binary, "--trace", trace, "--sweep", "cache-tokens=4K..0.4M", "--compare", "global,mooncake")
+        assert len(runs) == 2 * 9
+        ours = [r for r in runs if r["policy"] == "mooncake"]
+        assert [round(r["cache-tokens"]) for r in ours][::8] == [4000, 400000]
+        assert all(a["cache-tokens"] < b["cache-tokens"] for a, b in zip(ours, ours[1:]))
+        assert ours[0]["hit_rate"] < ours[-1]["hit_rate"]
+        alone = replay(binary, "--trace", trace, "--policy", "mooncake", "--cache-tokens", "400K")
+        assert alone["event_hash"] == ours[-1]["event_hash"]
+        counts = replay(binary, "--trace", trace, "--sweep", "prefill=2..4")
+        assert [r["prefill"] for r in counts] == [2, 3, 4]
+        for bad in ("cache-tokens", "cache-tokens=1..", "cache-tokens=9..1", "x=1..2", "prefill=1..99", "speed=a..b", "prefill=1..2x"):
+            assert "--sweep" in replay(binary, "--trace", trace, "--sweep", bad, fails=True), bad
+
+
+def test_requests_out(binary):
+    requests = chats(4, 300, 20, gap_ms=20)
+    with File(requests) as trace, File() as out:
+        runs = replay(binary, "--trace", trace, "--compare", "global,mooncake", "--requests-out", out, "--slo-ttft-ms", "5s")
+        with open(out, encoding="utf-8") as file:
+            ends = [json.loads(line) for line in file]
+        for r in runs:
+            mine = [end for end in ends if end["policy"] == r["policy"]]
+            assert sorted(end["request"] for end in mine) == list(range(300))
+            assert sum(end.get("rejected", False) for end in mine) == r["rejected"] > 0
+            ttft = [end["ttft_ms"] for end in mine if "ttft_ms" in end]
+            near(sum(ttft) / len(ttft), r["ttft_ms"]["mean"], "mean")
+            near(sorted(ttft)[math.ceil(0.9 * len(ttft)) - 1], r["ttft_ms"]["p90"], "p90 of the histogram")
+        assert "No such file" in replay(binary, "--trace", trace, "--requests-out", "/nonexistent/x", fails=True)
+
+
 def hashes(binary):
     out = {}
     for name, requests in (("chats", chats(7, 300, 25, gap_ms=400)), ("once", once(8, 300, 25))):
@@ -234,4 +267,4 @@ if __name__ == "__main__":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
         main([test_by_hand, test_links_by_hand, test_sums, test_slo, test_shortest_first_and_nobody_starves, test_arguments,
-              test_report, test_hashes])
+              test_report, test_sweep, test_requests_out, test_hashes])
