@@ -4,6 +4,7 @@
 #include <string.h>
 
 static const struct eviction rows[] = {
+    {.policy = &density_policy, .expect = density_expect},
     {.policy = &s3fifo_policy, .tail_first = true},
     {.policy = &arc_policy, .tail_first = true, .expect = arc_expect},
     {.policy = &opt_policy, .clairvoyant = true, .expect = opt_expect},

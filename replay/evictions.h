@@ -1,10 +1,11 @@
 /* evictions.h - the eviction policies a replay can run: those of the node, and some to compare with.
  *
  * The rows of store/node/evict.c are the very code of the live node and keep its rules (leaves before what they hang on). The
- * others are the published algorithms as their authors describe them, for comparison only. They know ids and nothing else: no
+ * others but one are the published algorithms as their authors describe them, for comparison only. They know ids and nothing else: no
  * tree, no pins, no promises. So that under them, too, a prefix seldom goes before what hangs on it, the blocks of a prompt are
  * used from the last to the first (tail first); opt keeps a prefix by itself, as no block is used later than what hangs on it.
  *
+ *   mooncake ours: least hits per time to come, learned; knows the tree, not yet pins and promises (evict_density.c)
  *   s3fifo   a small queue (10 %), a main queue, ghosts for 90 %; promoted when read while in the small one (SOSP'23)
  *   arc      recency against frequency, balanced by hits among ghosts (FAST'03), integer steps
  *   opt      Belady: out goes what is used latest, or never, and what comes in is kept only when it is used before that;
@@ -32,7 +33,8 @@ struct eviction {
 bool eviction_at(size_t index, struct eviction *out);
 bool eviction_find(const char *name, struct eviction *out);
 
-extern const struct evict_policy s3fifo_policy, arc_policy, opt_policy;
+extern const struct evict_policy density_policy, s3fifo_policy, arc_policy, opt_policy;
+void density_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now);
 void arc_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now);
 void opt_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now);
 

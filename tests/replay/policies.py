@@ -151,7 +151,104 @@ class Opt:
             return 10**9 + self.depth[block]
 
 
-POLICIES = {"lru": Lru, "s3fifo": S3Fifo, "arc": Arc, "opt": Opt}
+class Density:
+    """Ours: classes by uses of a block and of what it hangs on; the tail (a leaf) of least learned hits per time to come goes."""
+    AGES = 48
+
+    def __init__(self, cap, _):
+        self.cap, self.time, self.learn_at = cap, 0, 0
+        self.there, self.ghosts = {}, OrderedDict()  # id -> {used, uses, cls, parent, children}; id -> (used, uses, cls)
+        self.queues = [OrderedDict() for _ in range(16)]  # oldest first
+        self.edge = [1, 2**0.5]
+        for age in range(2, self.AGES + 1):
+            self.edge.append(2 * self.edge[age - 2])
+        self.hits, self.ends = ([[0.0] * self.AGES for _ in range(16)] for _ in range(2))
+        self.density = [[1 / self.edge[age] for age in range(self.AGES)] for _ in range(16)]
+
+    def bucket(self, age):
+        power = (age + 1).bit_length() - 1
+        return min(self.AGES - 1, 2 * power + ((age + 1) ** 2 >= 2 ** (2 * power + 1)))
+
+    def learn(self, now):
+        every = max(2000, self.cap // 2)
+        self.learn_at = self.learn_at or now + every
+        if now < self.learn_at:
+            return
+        self.learn_at = now + every
+        for hits_of, ends_of, density in zip(self.hits, self.ends, self.density):
+            hits = events = waited = 0.0
+            for age in range(self.AGES - 1, -1, -1):
+                width, here = self.edge[age + 1] - self.edge[age], hits_of[age] + ends_of[age]
+                waited += events * width + here * width / 2
+                hits += hits_of[age]
+                events += here
+                if events > 0:
+                    density[age] = (hits + 0.01) / (waited + 0.01 * self.cap)
+                else:
+                    density[age] = density[age + 1] if age + 1 < self.AGES else 0
+                hits_of[age] *= 0.9
+                ends_of[age] *= 0.9
+
+    def used(self, prompt):
+        begin, parent = self.time, None
+        self.time += len(prompt)
+        for depth, block in enumerate(prompt):
+            now = begin + depth
+            if block in self.there:
+                self.learn(now)
+                b = self.there[block]
+                self.hits[b["cls"]][self.bucket(now - b["used"])] += 1
+                self.queues[b["cls"]].pop(block, None)
+                b["used"], b["uses"] = now, min(3, b["uses"] + 1)
+            else:
+                if len(self.there) == self.cap and not self.evict(begin, now):
+                    return
+                self.learn(now)
+                uses = 0
+                if block in self.ghosts:
+                    used, uses, cls = self.ghosts.pop(block)
+                    self.hits[cls][self.bucket(now - used)] += 1
+                    uses = min(3, uses + 1)
+                b = self.there[block] = {"used": now, "uses": uses, "parent": parent, "children": 0}
+                if parent is not None:
+                    self.there[parent]["children"] += 1
+            up = b["parent"]
+            b["cls"] = b["uses"] * 4 + (self.there[up]["uses"] if up is not None else 0)
+            self.queues[b["cls"]][block] = True
+            parent = block
+
+    def evict(self, begin, now):
+        best = None
+        for cls, queue in enumerate(self.queues):
+            while queue and self.there[next(iter(queue))]["children"]:
+                queue.popitem(last=False)
+            if not queue:
+                continue
+            block = next(iter(queue))
+            if self.there[block]["used"] >= begin:
+                continue
+            density = self.density[cls][self.bucket(now - self.there[block]["used"])]
+            if best is None or density < best[0]:
+                best = density, block
+        if best is None:
+            return False
+        block = best[1]
+        b = self.there.pop(block)
+        del self.queues[b["cls"]][block]
+        self.ghosts[block] = b["used"], b["uses"], b["cls"]
+        if len(self.ghosts) > 4 * self.cap:
+            _, (used, _, cls) = self.ghosts.popitem(last=False)
+            self.ends[cls][self.bucket(now - used)] += 1
+        if b["parent"] is not None:
+            up = self.there[b["parent"]]
+            up["children"] -= 1
+            if up["children"] == 0 and b["parent"] not in self.queues[up["cls"]]:
+                self.queues[up["cls"]][b["parent"]] = True
+                self.queues[up["cls"]].move_to_end(b["parent"], last=False)
+        return True
+
+
+POLICIES = {"lru": Lru, "mooncake": Density, "s3fifo": S3Fifo, "arc": Arc, "opt": Opt}
 
 
 def hits(name, cap, requests):
