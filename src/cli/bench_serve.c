@@ -6,7 +6,8 @@
  *   alone     the same prompt, the engine alone on all cores; before the cold one in odd rounds (ABBA)
  *   hit       document + second question, through the service
  *
- * so the three come within seconds of each other and a machine that slows down slows all of them. Medians over the rounds. */
+ * so the three come within seconds of each other and a machine that slows down slows all of them. Medians over the rounds; a ratio is
+ * the median of the rounds' own ratios, so that what drifts between rounds does not enter it. */
 #include "cli/bench.h"
 
 #include <jansson.h>
@@ -103,26 +104,27 @@ static int run_round(struct bench *bench, int index)
     return code;
 }
 
-/* Median of one figure over all rounds. */
-static double over_rounds(const struct bench *bench, size_t offset)
+/* Median over all rounds of one figure, or with `under` of its ratio to another one of the same round. */
+static double over_rounds(const struct bench *bench, size_t offset, const size_t *under)
 {
     size_t count = (size_t)bench->cli->set->rounds;
     double *values = count <= 1000 ? calloc(count, sizeof(double)) : NULL, result;
 
     if (!values)
         return 0;
-    for (size_t i = 0; i < count; i++)
-        values[i] = *(const double *)((const char *)&bench->rounds[i] + offset);
+    for (size_t i = 0; i < count; i++) {
+        const char *round = (const char *)&bench->rounds[i];
+        double below = under ? *(const double *)(round + *under) : 1;
+
+        values[i] = below > 0 ? *(const double *)(round + offset) / below : 0;
+    }
     result = median(values, count);
     free(values);
     return result;
 }
-#define OVER(bench, field) over_rounds(bench, offsetof(struct round, field))
-
-static double ratio(double a, double b)
-{
-    return b > 0 ? a / b : 0;
-}
+#define OVER(bench, field) over_rounds(bench, offsetof(struct round, field), NULL)
+#define RATIO(bench, field, under)                                                                                     \
+    over_rounds(bench, offsetof(struct round, field), &(size_t){offsetof(struct round, under)})
 
 static json_t *make_report(const struct bench *bench)
 {
@@ -145,8 +147,9 @@ static json_t *make_report(const struct bench *bench)
     return json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:b, s:o}", "engine",
         bench->model.engine, "model", bench->model.name, "rounds", (json_int_t)bench->cli->set->rounds, "cold_ttft_ms",
         cold, "hit_ttft_ms", hit, "baseline_ttft_ms", alone, "tbt_ms_p50", tbt, "baseline_tbt_ms_p50", alone_tbt,
-        "cold_over_baseline", ratio(cold, alone), "tbt_over_baseline", ratio(tbt, alone_tbt), "hit_over_cold",
-        ratio(hit, cold), "reused_tokens", (json_int_t)reused, "outputs_equal", equal, "raw", raw);
+        "cold_over_baseline", RATIO(bench, cold_ms, alone_ms), "tbt_over_baseline", RATIO(bench, cold_tbt, alone_tbt),
+        "hit_over_cold", RATIO(bench, hit_ms, cold_ms), "reused_tokens", (json_int_t)reused, "outputs_equal", equal,
+        "raw", raw);
 }
 
 static void print_text(const struct bench *bench)
@@ -157,9 +160,10 @@ static void print_text(const struct bench *bench)
     printf("engine %s, model %s, %lld rounds, medians\n\n", bench->model.engine, bench->model.name,
         (long long)bench->cli->set->rounds);
     printf("%-34s %10s %10s %8s\n", "", "mooncake", "baseline", "ratio");
-    printf("%-34s %7.1f ms %7.1f ms %8.3f\n", "TTFT, cold", cold, alone, ratio(cold, alone));
-    printf("%-34s %7.1f ms %7.1f ms %8.3f\n", "TBT p50", tbt, alone_tbt, ratio(tbt, alone_tbt));
-    printf("%-34s %7.1f ms %10s %8.3f of cold\n", "TTFT, document from the cache", hit, "", ratio(hit, cold));
+    printf("%-34s %7.1f ms %7.1f ms %8.3f\n", "TTFT, cold", cold, alone, RATIO(bench, cold_ms, alone_ms));
+    printf("%-34s %7.1f ms %7.1f ms %8.3f\n", "TBT p50", tbt, alone_tbt, RATIO(bench, cold_tbt, alone_tbt));
+    printf(
+        "%-34s %7.1f ms %10s %8.3f of cold\n", "TTFT, document from the cache", hit, "", RATIO(bench, hit_ms, cold_ms));
     printf("%lld of %lld prompt tokens reused\n", (long long)bench->rounds[0].reused_tokens,
         (long long)bench->rounds[0].prompt_tokens);
 }

@@ -10,7 +10,9 @@
  * afterwards by a client that nothing happened to.
  *
  *     matrix_test [rounds per cell, default 3] [watch ms, default 300] [seed] [lane, default all] [get|put, default both] */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -199,7 +201,21 @@ static void wait_usable(struct setup *s)
             DEMAND(now_ns() - start < 20 * NS_PER_S, "%s: node does not take puts\n", s->lane->name);
 }
 
-/* A port that is free now, for a node whose address must be known before it runs. */
+/* A port that is free now, for a node whose address must be known before it runs: the kernel's choice, so that several of us do
+ * not choose the same one. */
+static unsigned free_port(void)
+{
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(any);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    DEMAND(
+        fd >= 0 && bind(fd, (struct sockaddr *)&any, len) == 0 && getsockname(fd, (struct sockaddr *)&any, &len) == 0,
+        "no free port: %m\n");
+    close(fd);
+    return ntohs(any.sin_port);
+}
+
 static void set_up(struct setup *s, const struct lane *lane)
 {
     char listen[64] = "127.0.0.1:0", advertise[64] = "-";
@@ -207,7 +223,7 @@ static void set_up(struct setup *s, const struct lane *lane)
     *s = (struct setup){.lane = lane};
     harness_far_start(&s->master, "master", (const char *const[]){NULL});
     if (lane->network) {
-        snprintf(listen, sizeof(listen), "127.0.0.1:%u", 20000 + (unsigned)rng_below(&rng, 10000));
+        snprintf(listen, sizeof(listen), "127.0.0.1:%u", free_port());
         harness_relay_start(&s->relay, listen);
         snprintf(advertise, sizeof(advertise), "%s", s->relay.address);
     }
