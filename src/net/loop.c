@@ -324,16 +324,12 @@ static void on_timer_fd(evutil_socket_t fd, short events, void *arg)
     loop->timer_armed_ns = DEADLINE_NONE;
     loop_enter(loop);
     loop->firing_ns = loop->now;
-    for (;;) {
-        struct loop_timer *timer;
+    while ((top = heap_top(&loop->timers)) != NULL && top->key <= loop->firing_ns) {
+        struct loop_timer *timer = container_of(top, struct loop_timer, node);
 
-        loop_enter(loop); /* before the heap is looked at: a gap watcher may cancel timers */
-        top = heap_top(&loop->timers);
-        if (!top || top->key > loop->firing_ns)
-            break;
-        timer = container_of(top, struct loop_timer, node);
         heap_del(&loop->timers, top);
         timer->fn(loop, timer);
+        loop_enter(loop); /* before the heap is looked at again: a gap watcher may cancel timers */
     }
     loop->firing_ns = 0;
     if (top)
