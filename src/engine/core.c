@@ -21,7 +21,7 @@ enum {
     CONTEXT_TOKENS_DEFAULT = 8192,
     CONTEXT_TOKENS_MAX = 1 << 24,
     SEQUENCES_DEFAULT = 16,
-    CHUNK_TOKENS_DEFAULT = 256, /* llama-engine.md: 128 to 256 cost nothing against 512, and decode waits less */
+    CHUNK_TOKENS_DEFAULT = 256, /* llama/README.md: 128 to 256 cost nothing against 512, and decode waits less */
     CHUNK_TOKENS_MAX = 8192,
     THREADS_MAX = 512,
 };

@@ -1,4 +1,4 @@
-"""spread_test - a hot prefix spreads to where it is used (design.md: "A prefix fetched this way now exists twice").
+"""spread_test - a hot prefix spreads to where it is used (decision 063).
 
 Two hosts, `a` and `b`, each with a node and a worker; by --host-id, so neither reads the other's memory. The worker of `a` computes a
 long prompt, which then lies on the node of `a` only. It leaves; the worker of `b` is asked the same and fetches the prefix. Then node

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 
-SHARED = os.environ.get("MC_TRACES", "/work/shared/traces")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SHARED = os.environ.get("MC_TRACES", os.path.join(ROOT, "..", "shared", "traces"))
 CONVERSATION = os.path.join(SHARED, "conversation_trace.jsonl")
 SKIPPED = 77
 

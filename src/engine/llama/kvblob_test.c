@@ -25,7 +25,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* 744 + 23,052 n for SmolLM2: measured, llama-engine.md. */
+/* 744 + 23,052 n for SmolLM2: measured, README.md. */
 static void measured_size(void **state)
 {
     assert_int_equal(kvblob_size(&shape, 256), 5902056);

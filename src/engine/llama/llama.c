@@ -1,11 +1,10 @@
 /* llama.c - llama.cpp as an engine: the plug-in engine-llama.so. Open, close and the table of calls; llama_engine.h has the
  * parts and the other files. */
-#include <dlfcn.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/llama/backends.h"
 #include "engine/llama/llama_engine.h"
 #include "kvcache/errtext.h"
 
@@ -32,24 +31,11 @@ static void close_engine(struct mc_engine *engine)
     free(llama);
 }
 
-/* Back ends are plug-ins of the library, in its own folder; register them once per process. */
-static void load_backends(void)
+static void load_library(void)
 {
-    char folder[PATH_MAX];
-    Dl_info info;
-
     llama_log_set(say_library, NULL);
     ggml_log_set(say_library, NULL);
-    if (dladdr((void *)(uintptr_t)llama_backend_init, &info) && info.dli_fname &&
-        strlen(info.dli_fname) < sizeof folder) {
-        strcpy(folder, info.dli_fname);
-        char *slash = strrchr(folder, '/');
-        if (slash) {
-            *slash = 0;
-            ggml_backend_load_all_from_path(folder);
-        }
-    }
-    llama_backend_init();
+    llama_load_backends();
 }
 
 /* Kinds of model whose state is not rows per token. Their name, or NULL. */
@@ -222,7 +208,7 @@ static enum mc_status open_engine(
     st = mc_gguf_open(o->model_path, &gguf, err, err_size);
     if (st != MC_OK)
         return st == MC_EVERSION ? MC_EPROTO : st;
-    pthread_once(&backends, load_backends);
+    pthread_once(&backends, load_library);
     llama = calloc(1, sizeof *llama);
     if (!llama) {
         mc_gguf_destroy(gguf);

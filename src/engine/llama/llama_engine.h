@@ -11,7 +11,7 @@
  *     try_out.c   is this library's state of the form we know        blocks.c   export and import
  *     text.c      tokens, pieces, chat template                      say.c      log lines, ours and the library's
  *
- * Facts these files rest on, measured in llama-engine.md: set_data empties its destination even when it fails (hence
+ * Facts these files rest on, measured, README.md has more: set_data empties its destination even when it fails (hence
  * scratch); gaps and blocks merged twice are not detected (core.c does); scratch must be below n_seq_max; cells must go in
  * ascending order of position for bit-equal logits; everything on one thread.
  *
@@ -33,7 +33,7 @@
 #include "engine/llama/kvblob.h"
 
 enum {
-    IMPORT_CELLS_MAX = 512, /* tokens per set_data: 11.8 MB for SmolLM2; more gains nothing (llama-engine.md) */
+    IMPORT_CELLS_MAX = 512, /* tokens per set_data: 11.8 MB for SmolLM2; more gains nothing (README.md) */
     SAY_LINE_MAX = 512,
 };
 
