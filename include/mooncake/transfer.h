@@ -124,7 +124,8 @@ struct mc_peer_opts {
 };
 
 /* Connect to the engine listening at `address`. Blocks until the handshake is done or failed. The handle stays good
- * when the peer restarts: links are opened again when needed, and the identity is checked again.
+ * when the peer restarts: links that broke are opened again, also while nothing is to be moved (the peer may have something
+ * to move), and the identity is checked again.
  *   MC_EINVAL address malformed     MC_EPEERDOWN nobody answers     MC_EREFUSED somebody else answers
  *   MC_EVERSION no common protocol version     MC_ETIMEDOUT
  * `*out` is given: mc_peer_close(). */

@@ -242,7 +242,8 @@ struct mc_peer {
     struct list links; /* struct tcp_link */
     unsigned link_count;
     _Atomic unsigned ready_count; /* written on the loop */
-    uint32_t backoff_ms;
+    uint32_t backoff_ms;          /* 0: the last attempt to dial succeeded */
+    uint64_t up_ns;               /* when a link stood last */
     struct loop_timer retry_timer;
     uint64_t fence;      /* our writes to it carry this; grows when writes may be left on a lost link */
     uint64_t fence_seen; /* highest of its writes to us */
@@ -273,7 +274,7 @@ void peer_link_down(struct mc_peer *peer, enum mc_status why);
 /* Same-host state has changed: what waited for it goes on. */
 void peer_shm_set(struct mc_peer *peer, enum peer_shm state);
 
-/* The peer that collects connections of `uuid` to us; made when there is none. NULL: no memory. */
+/* The peer that collects connections of `uuid` to us, of which one is there; made when there is none. NULL: no memory. */
 struct mc_peer *peer_inbound(struct mc_te *te, const uint8_t uuid[UUID_SIZE], uint32_t epoch);
 void peer_inbound_release(struct mc_peer *peer);
 

@@ -1,8 +1,13 @@
 /* peer.c - peers: opening and closing, reconnecting, and giving their pending xfers to transports.
  *
- * A peer that was opened by address dials: one link first, the others when that one stands; again at once when the last link broke
- * and something waits, later after 10, 20, ... 200 ms. While it is known to be down, submitting says so at once. A peer that
- * connected to us ("inbound") is found by its uuid and is never dialled. */
+ * A peer that was opened by address is dialled: one link first, the others when that one stands, and each again when it broke,
+ * whether we have something to move or not: the peer may pull from us over these links, and has no way to dial. At once after
+ * a link that stood; after a failure 10, 20, ... 200 ms later while something waits, else up to 5 s later, so that recovery takes
+ * no longer than the outage did and a peer that is dead for good costs nothing. While it is known to be down, submitting says so at
+ * once.
+ *
+ * A peer that connects to us ("inbound") is named by its uuid and never dialled. Without a link to it nobody here knows whether it is
+ * gone or dials already: what is to be moved waits, within its deadline, until whoever has the handle closes it. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +19,7 @@
 
 #define BACKOFF_MIN_MS  10
 #define BACKOFF_MAX_MS  200
+#define BACKOFF_IDLE_MS 5000
 #define OPEN_TIMEOUT_MS 2000
 #define PUMP_TURN_NS    (2 * NS_PER_MS) /* same-host reads are carried out by the pump */
 
@@ -34,15 +40,30 @@ static void pending_fail(struct mc_peer *peer, enum mc_status why)
         xfer_end(list_first(&peer->pending, struct xfer, link), why);
 }
 
+/* Not before this may it be dialled. Links that break as soon as they stand are replaced no faster than those that never do. */
+static uint64_t dial_at(const struct mc_peer *peer)
+{
+    uint64_t at = atomic_load(&peer->retry_ns), settled = peer->up_ns + BACKOFF_MIN_MS * NS_PER_MS;
+
+    if (!list_empty(&peer->pending))
+        return at;
+    if (peer->backoff_ms > BACKOFF_MAX_MS)
+        at += (peer->backoff_ms - BACKOFF_MAX_MS) * NS_PER_MS;
+    return at > settled ? at : settled;
+}
+
+/* Dial what is missing, or be called again when it is time. */
 static void peer_dial(struct mc_peer *peer)
 {
     if (peer->inbound || peer->te->closing)
         return;
-    if (peer->link_count == 0 && now_ns() < atomic_load(&peer->retry_ns))
-        return;
     while (peer->link_count < (atomic_load(&peer->ready_count) ? peer->te->links_max : 1)) {
-        enum mc_status status = tcp_dial(peer);
+        uint64_t at = dial_at(peer);
+        enum mc_status status;
 
+        if (now_ns() < at && loop_timer_set(peer->te->loop, &peer->retry_timer, at) == MC_OK)
+            return; /* without memory for a timer rather now than never */
+        status = tcp_dial(peer);
         if (status != MC_OK) {
             peer_link_down(peer, status);
             return;
@@ -97,7 +118,7 @@ static enum mc_status nobody_fits(const struct mc_peer *peer)
 {
     if (atomic_load(&peer->ready_count))
         return MC_ENOSUP;
-    if (peer->inbound || (atomic_load(&peer->down) && now_ns() < atomic_load(&peer->retry_ns)))
+    if (atomic_load(&peer->down) && now_ns() < atomic_load(&peer->retry_ns))
         return MC_EPEERDOWN;
     return MC_PENDING;
 }
@@ -106,8 +127,7 @@ void peer_pump(struct mc_peer *peer)
 {
     uint64_t start = now_ns();
 
-    if (!list_empty(&peer->pending))
-        peer_dial(peer);
+    peer_dial(peer);
     while (!list_empty(&peer->pending)) {
         struct xfer *xfer = list_first(&peer->pending, struct xfer, link);
         struct transport *transport;
@@ -160,23 +180,27 @@ void peer_link_up(struct mc_peer *peer)
     peer->backoff_ms = 0;
     open_check(peer);
     peer_dial(peer);
+    peer->up_ns = now_ns();
     te_pump_later(peer->te);
+}
+
+/* An attempt to dial has failed. */
+static void back_off(struct mc_peer *peer)
+{
+    uint32_t known_ms;
+
+    peer->backoff_ms = peer->backoff_ms ? peer->backoff_ms * 2 : BACKOFF_MIN_MS;
+    if (peer->backoff_ms > BACKOFF_IDLE_MS)
+        peer->backoff_ms = BACKOFF_IDLE_MS;
+    known_ms = peer->backoff_ms < BACKOFF_MAX_MS ? peer->backoff_ms : BACKOFF_MAX_MS;
+    atomic_store(&peer->retry_ns, deadline_after_ms(now_ns(), known_ms));
 }
 
 static void peer_is_down(struct mc_peer *peer, enum mc_status why)
 {
-    uint64_t retry;
-
-    peer->backoff_ms = peer->backoff_ms ? peer->backoff_ms * 2 : BACKOFF_MIN_MS;
-    if (peer->backoff_ms > BACKOFF_MAX_MS)
-        peer->backoff_ms = BACKOFF_MAX_MS;
-    retry = deadline_after_ms(now_ns(), peer->backoff_ms);
-    atomic_store(&peer->retry_ns, retry);
     open_decide(peer, why == MC_ECLOSED ? MC_EPEERDOWN : why);
-    if (why == MC_ETIMEDOUT) { /* silent, perhaps only stopped: what waits may wait for its own deadline */
-        if (loop_timer_set(peer->te->loop, &peer->retry_timer, retry) == MC_OK)
-            return;
-    }
+    if (why == MC_ETIMEDOUT)
+        return; /* silent, perhaps only stopped: what waits may wait for its own deadline */
     atomic_store(&peer->down, why);
     pending_fail(peer, why == MC_EREFUSED || why == MC_EVERSION ? why : MC_EPEERDOWN);
 }
@@ -197,16 +221,16 @@ void peer_link_down(struct mc_peer *peer, enum mc_status why)
     if (peer->te->closing)
         return;
     if (peer->link_count == 0 && peer->inbound) {
-        te_pump_later(peer->te); /* fails what is pending; not here, where batch_fail() may be on the stack */
         peer_inbound_release(peer);
         return;
     }
     if (peer->link_count == 0)
         peer_forget(peer);
-    if (peer->link_count == 0 && why != MC_OK)
+    if (why != MC_OK)
+        back_off(peer);
+    if (why != MC_OK && peer->link_count == 0)
         peer_is_down(peer, why);
-    if (!list_empty(&peer->pending))
-        te_pump_later(peer->te);
+    te_pump_later(peer->te); /* which dials; not here, where somebody may be walking over the links */
 }
 
 void peer_shm_set(struct mc_peer *peer, enum peer_shm state)
@@ -254,27 +278,34 @@ void peer_end(struct mc_peer *peer)
     peer_free(peer);
 }
 
-struct mc_peer *peer_inbound(struct mc_te *te, const uint8_t uuid[UUID_SIZE], uint32_t epoch)
+static struct mc_peer *inbound_of(struct mc_te *te, const uint8_t uuid[UUID_SIZE])
 {
     struct mc_peer *peer;
 
     list_for_each (it, &te->peers) {
         peer = list_entry(it, struct mc_peer, link);
-        if (peer->inbound && memcmp(peer->uuid, uuid, UUID_SIZE) == 0) {
-            pthread_mutex_lock(&peer->id_lock);
-            peer->epoch = epoch;
-            pthread_mutex_unlock(&peer->id_lock);
+        if (peer->inbound && memcmp(peer->uuid, uuid, UUID_SIZE) == 0)
             return peer;
-        }
     }
     peer = peer_new(te);
     if (!peer)
         return NULL;
     peer->inbound = true;
-    peer->known = true;
     memcpy(peer->uuid, uuid, UUID_SIZE);
-    peer->epoch = epoch;
     list_push_back(&te->peers, &peer->link);
+    return peer;
+}
+
+struct mc_peer *peer_inbound(struct mc_te *te, const uint8_t uuid[UUID_SIZE], uint32_t epoch)
+{
+    struct mc_peer *peer = inbound_of(te, uuid);
+
+    if (!peer)
+        return NULL;
+    pthread_mutex_lock(&peer->id_lock);
+    peer->known = true;
+    peer->epoch = epoch;
+    pthread_mutex_unlock(&peer->id_lock);
     return peer;
 }
 
@@ -286,16 +317,13 @@ void peer_inbound_release(struct mc_peer *peer)
 
 enum mc_status te_peer_by_uuid(struct mc_te *te, const uint8_t uuid[16], struct mc_peer **out)
 {
-    list_for_each (it, &te->peers) {
-        struct mc_peer *peer = list_entry(it, struct mc_peer, link);
+    struct mc_peer *peer = inbound_of(te, uuid);
 
-        if (peer->inbound && peer->link_count && memcmp(peer->uuid, uuid, UUID_SIZE) == 0) {
-            peer->refs++;
-            *out = peer;
-            return MC_OK;
-        }
-    }
-    return MC_ENOENT;
+    if (!peer)
+        return MC_ENOMEM;
+    peer->refs++;
+    *out = peer;
+    return MC_OK;
 }
 
 static void peer_start(struct loop *loop, void *arg)

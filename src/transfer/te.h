@@ -72,9 +72,9 @@ enum mc_status te_key_decode(const struct mc_region_key *in, struct te_key *out,
 
 /* --- peers --- */
 
-/* The peer at the other end of connections that were opened to us. Works as any peer, but never connects by itself: with all
- * its connections gone operations fail with MC_EPEERDOWN until it comes back. End with mc_peer_close().
- * MC_ENOENT: nobody of that identity is connected. */
+/* The peer at the other end of connections that were opened to us, or will be. Works as any peer, but is never dialled: while it has no
+ * connection, operations wait for one within their deadline, for it dials by itself. Whoever knows that it is gone for good ends
+ * them with the handle: mc_peer_close(). MC_ENOMEM. */
 enum mc_status te_peer_by_uuid(struct mc_te *te, const uint8_t uuid[16], struct mc_peer **out);
 
 /* mc_peer_open() that does not wait: connects when first used (or now). Operations submitted meanwhile are held back within their

@@ -192,15 +192,17 @@ struct setup {
     struct watch memory;
 };
 
-/* With time enough for 8 MiB over a line that delays, cuts and corrupts, on a machine that others use too. */
+/* The objects that gets read are there, and one more, which nobody has put yet, so that its bytes are moved in any case. With time
+ * enough for 8 MiB over a line that delays, cuts and corrupts, on a machine that others use too. */
 static void wait_usable(struct setup *s)
 {
     uint64_t start = now_ns();
 
-    for (uint64_t i = 0; i < KEYS; i++) {
+    for (uint64_t i = 0; i <= KEYS; i++) {
+        uint64_t number = i < KEYS ? i : next_number++;
         enum mc_status status;
 
-        while ((status = put_from(s->store, s->memory.addr, i, 10000)) != MC_OK)
+        while ((status = put_from(s->store, s->memory.addr, number, 10000)) != MC_OK)
             DEMAND(now_ns() - start < 60 * NS_PER_S, "%s: node does not take puts: %s\n", s->lane->name,
                 mc_status_str(status));
     }

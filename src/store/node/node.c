@@ -137,7 +137,8 @@ static enum mc_status port_send(void *ctx, uint32_t peer, const struct store_msg
                                      : store_link_table_send(node->clients, peer, msg);
 }
 
-/* The client's engine, found by the identity both its connections show. Kept with the peer. */
+/* The client's engine, found by the identity both its connections show. Kept with the peer, and closed when the control connection
+ * ends: until then a pull waits for an engine that has lost its connections and dials. */
 static struct mc_peer *engine_of(struct store_node *node, uint32_t peer)
 {
     struct mc_peer *engine = store_link_table_data(node->clients, peer);
@@ -163,7 +164,7 @@ static enum mc_status port_pull(void *ctx, uint64_t cookie, uint32_t peer, struc
     struct store_batch *batch;
 
     if (!engine)
-        return MC_EPEERDOWN;
+        return MC_ENOMEM;
     batch = store_batch_create(&node->pulls, cookie, count);
     if (!batch)
         return MC_ENOMEM;
