@@ -28,6 +28,7 @@ struct fixture {
     _Alignas(64) uint8_t memory[NODES + 1][MEMORY]; /* by peer number; 0 is the master's */
     struct store_read *reads;                       /* of the read under way; NULL: none */
     uint32_t read_peer, read_count, reads_started, reads_cancelled;
+    uint32_t connects, disconnects, disconnected; /* how often; the last one */
     uint64_t cookie;
     uint8_t data[LENGTH];
     struct mc_span span;
@@ -62,6 +63,15 @@ static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *
 
 static void on_connect(void *ctx, uint32_t peer, const struct store_member *member)
 {
+    ((struct fixture *)ctx)->connects++;
+}
+
+static void on_disconnect(void *ctx, uint32_t peer)
+{
+    struct fixture *f = ctx;
+
+    f->disconnects++;
+    f->disconnected = peer;
 }
 
 static void on_segments(void *ctx, uint32_t peer, struct slice segments)
@@ -148,13 +158,14 @@ static void uuid_of(uint32_t peer, uint8_t uuid[16])
     memset(uuid, (int)peer, 16);
 }
 
-static void say_members(struct fixture *f, uint32_t epoch)
+/* The master's whole list: the first `nodes` of them. */
+static void say_members(struct fixture *f, uint32_t nodes, uint32_t epoch)
 {
     struct store_msg reply = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), MC_OK);
     struct buf list;
 
     buf_init(&list, 4096);
-    for (uint32_t peer = 1; peer <= NODES; peer++) {
+    for (uint32_t peer = 1; peer <= nodes; peer++) {
         struct store_member m = {.epoch = epoch, .state = NODE_UP, .capacity = MEMORY};
 
         uuid_of(peer, m.uuid);
@@ -178,7 +189,7 @@ static void node_up(struct fixture *f, uint32_t peer, uint32_t epoch)
 static void master_up(struct fixture *f)
 {
     client_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER, (const uint8_t[16]){9}, 1);
-    say_members(f, 1);
+    say_members(f, NODES, 1);
 }
 
 /* ---- objects ---- */
@@ -308,6 +319,7 @@ static int setup(void **state)
     port = (struct store_port){.ctx = f,
         .send = on_send,
         .connect = on_connect,
+        .disconnect = on_disconnect,
         .segments = on_segments,
         .read = on_read,
         .read_cancel = on_read_cancel};
@@ -615,6 +627,41 @@ static void test_master_down_cached_locations_serve(void **state)
 
 /* It hangs up, or it says nothing for 400 ms: whoever waits is told long before its deadline. One trial per 100 ms finds it
  * again. */
+/* A full list without a node, whose word that it is forgotten we have missed: kept while it is connected, dialled for a while after that
+ * (a new master's list grows), then given up. In the list again it is connected anew. */
+static void test_node_forgotten_meanwhile(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t connects = f->connects;
+
+    client_core_on_peer_down(f->core, f->now, STORE_PEER_MASTER);
+    client_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER, (const uint8_t[16]){9}, 1);
+    say_members(f, NODES - 1, 1);
+    tick(f, 60000);
+    assert_int_equal(f->disconnects, 0);
+
+    client_core_on_peer_down(f->core, f->now, NODES);
+    tick(f, 9000);
+    node_up(f, NODES, 1); /* only a broken connection */
+    tick(f, 9000);
+    client_core_on_peer_down(f->core, f->now, NODES);
+    tick(f, 9000);
+    assert_int_equal(f->disconnects, 0);
+    assert_true(client_core_wake(f->core) <= f->now + 1000 * NS_PER_MS);
+    tick(f, 1000);
+    assert_int_equal(f->disconnects, 1);
+    assert_int_equal(f->disconnected, NODES);
+
+    assert_int_equal(f->connects, connects);
+    client_core_on_peer_down(f->core, f->now, 1); /* which is in the list: never given up */
+    tick(f, 60000);
+    assert_int_equal(f->disconnects, 1);
+    forget(f);
+    client_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER, (const uint8_t[16]){9}, 1);
+    say_members(f, NODES, 1);
+    assert_int_equal(f->connects, connects + 1);
+}
+
 static void test_silent_master_is_down(void **state)
 {
     struct fixture *f = *state;
@@ -630,7 +677,7 @@ static void test_silent_master_is_down(void **state)
     for (int i = 0; i < 10; i++)
         tick(f, 50);
     assert_in_range(count(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), 3, 6);
-    say_members(f, 1);
+    say_members(f, NODES, 1);
     get(f, block(7));
     answer(f, NULL, 0, MC_MISS_NEVER);
     assert_ended(f, MC_ENOENT, MC_MISS_NEVER);
@@ -819,6 +866,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_restarted_owner_is_stale, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names_ask_the_master, setup, teardown),
         cmocka_unit_test_setup_teardown(test_master_down_cached_locations_serve, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_node_forgotten_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_master_is_down, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_end_every_stage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_put_goes_to_the_next_node, setup, teardown),

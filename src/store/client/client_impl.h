@@ -21,6 +21,7 @@ enum {
     TOUCH_BATCH = 64,
     TOUCH_MS = 100,
     WAIT_NODE_MS = 500, /* how long calls wait for a first connection */
+    LOST_MS = 10000,    /* neither connected nor in the list of the master: given up */
     BACKOFF_MS = 5,     /* a queue or pool over there was full */
     PARTS_MAX = 4096,
     VIEW_PIN_MS = 5000,
@@ -48,6 +49,7 @@ enum health { PEER_CONNECTING, PEER_OK, PEER_SUSPECT, PEER_GONE };
 /* A node (or, as peer 0, the master). */
 struct cpeer {
     bool used;
+    bool unlisted; /* the master's last full list does not have it */
     enum health health;
     struct store_member member;
     uint64_t heard;

@@ -3,7 +3,10 @@
  *     connecting -> ok <-> suspect          any -> gone (hung up) -> ok
  *
  * A suspect is asked nothing but for a sign of life, once per trial_ms; whoever waits for it is told `peer down` at once and goes
- * elsewhere. It is ok again with its first sign of life, whatever that is. */
+ * elsewhere. It is ok again with its first sign of life, whatever that is.
+ *
+ * The master says once that it has forgotten a node. Who was away then learns it from the next full list, which proves little by itself,
+ * since a new master's grows: so a node that is not in it is dialled for LOST_MS more, and kept as long as it is connected. */
 #include "store/client/client_impl.h"
 
 #include <assert.h>
@@ -206,6 +209,7 @@ static uint32_t peer_create(struct client_core *core, uint64_t now)
         if (peer->used)
             continue;
         peer->used = true;
+        peer->unlisted = false;
         peer->health = PEER_CONNECTING;
         peer->since = peer->heard = now;
         peer->touch_at = DEADLINE_NONE;
@@ -224,6 +228,14 @@ static void peer_forget(struct client_core *core, uint64_t now, uint32_t number)
     core->peers[number].used = false;
 }
 
+/* When to give up a node that the master does not know any more; DEADLINE_NONE. */
+static uint64_t lost_at(const struct cpeer *peer)
+{
+    bool connected = peer->health == PEER_OK || peer->health == PEER_SUSPECT;
+
+    return peer->unlisted && !connected ? peer->since + LOST_MS * NS_PER_MS : DEADLINE_NONE;
+}
+
 static void on_member(struct client_core *core, uint64_t now, const struct store_member *member)
 {
     uint32_t number = client_peer_find(core, member->uuid);
@@ -235,6 +247,7 @@ static void on_member(struct client_core *core, uint64_t now, const struct store
     if (number == 0)
         return;
     peer = &core->peers[number];
+    peer->unlisted = false;
 
     bool moved = !fresh && (peer->member.epoch != member->epoch || strcmp(peer->member.address, member->address) != 0);
 
@@ -266,6 +279,8 @@ void client_on_members(struct client_core *core, uint64_t now, const struct stor
     uint32_t number;
 
     core->subscribed = true;
+    for (uint32_t i = 1; members->full && i < core->peers_top; i++)
+        core->peers[i].unlisted = true;
     while (store_member_next(&list, &member))
         on_member(core, now, &member);
     for (size_t i = 0; i + 16 <= members->forgotten.len; i += 16) {
@@ -479,6 +494,10 @@ void client_peers_tick(struct client_core *core, uint64_t now)
 
         if (!peer->used)
             continue;
+        if (lost_at(peer) <= now) {
+            peer_forget(core, now, i);
+            continue;
+        }
         if (silent_at(core, peer) <= now)
             set_health(core, now, i, PEER_SUSPECT);
         if (i != STORE_PEER_MASTER && ping_at(core, peer) <= now)
@@ -503,7 +522,7 @@ uint64_t client_peers_wake(const struct client_core *core)
 
         if (!peer->used)
             continue;
-        wake = deadline_min(wake, silent_at(core, peer));
+        wake = deadline_min(wake, deadline_min(silent_at(core, peer), lost_at(peer)));
         if (i != STORE_PEER_MASTER)
             wake = deadline_min(wake, deadline_min(peer->touch_at, ping_at(core, peer)));
         else if (peer->health == PEER_SUSPECT)

@@ -213,8 +213,8 @@ static struct slice all_members(struct index_core *core)
     return buf_slice(&core->out);
 }
 
-/* Those whose queue was full when something changed. Who was forgotten meanwhile is not said again: not to be in the list is no proof of
- * it (a new master's grows), and a client that does not know dials in vain, nothing worse. */
+/* Those whose queue was full when something changed. Who was forgotten meanwhile is not said again: the client gives up who is not in
+ * the list, after a while in which a new master's has grown. */
 static void catch_up(struct index_core *core, uint64_t now)
 {
     struct store_msg notice = {.type = MSG_MASTER_MEMBERS, .deadline_ms = DEADLINE_MS_NONE};
