@@ -9,7 +9,8 @@
  * a process too) the client is stopped, and later continued. Destinations are watched from then on; objects are read back
  * afterwards by a client that nothing happened to.
  *
- *     matrix_test [rounds per cell, default 3] [watch ms, default 300] [seed] [lane, default all] [get|put, default both] */
+ *     matrix_test [rounds per cell, default 3] [watch ms, default 300] [seed] [lane, default all] [get|put, default both]
+ *                 [node|client|network: who is stopped, default each] */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -53,6 +54,7 @@ static const struct lane lanes[] = {
 
 enum mishap { NODE_STOPPED, CLIENT_STOPPED, BLACK_HOLE, MISHAPS };
 static const char *const mishap_names[] = {"node stopped", "client stopped", "black hole"};
+static const char *const mishap_words[] = {"node", "client", "network"}; /* on the command line */
 
 static char run_dir[] = "/tmp/mc-smatrix-XXXXXX";
 static unsigned watch_ms = 300;
@@ -338,6 +340,22 @@ static void cell(struct setup *s, bool put, enum mishap mishap, int rounds)
     fflush(stdout);
 }
 
+/* The cells of one lane that were asked for; how many that were. */
+static int cells(struct setup *s, int rounds, const char *only_op, const char *only_mishap)
+{
+    int ran = 0;
+
+    for (int put = 0; put < 2; put++)
+        for (enum mishap m = 0; m < MISHAPS; m++) {
+            if ((m == BLACK_HOLE && !s->lane->network) || (only_op && strcmp(only_op, put ? "put" : "get") != 0) ||
+                (only_mishap && strcmp(only_mishap, mishap_words[m]) != 0))
+                continue;
+            cell(s, put, m, rounds);
+            ran++;
+        }
+    return ran;
+}
+
 int main(int argc, char **argv)
 {
     harness_role(argc, argv, roles, sizeof(roles) / sizeof(*roles));
@@ -345,6 +363,7 @@ int main(int argc, char **argv)
     watch_ms = argc > 2 ? (unsigned)atoi(argv[2]) : 300;
     uint64_t seed = argc > 3 ? strtoull(argv[3], NULL, 10) : now_ns();
     const char *only_lane = argc > 4 ? argv[4] : NULL, *only_op = argc > 5 ? argv[5] : NULL;
+    const char *only_mishap = argc > 6 ? argv[6] : NULL;
     struct setup setup;
     char command[64];
     int ran = 0;
@@ -358,12 +377,7 @@ int main(int argc, char **argv)
         if (only_lane && strcmp(only_lane, lanes[i].name) != 0)
             continue;
         set_up(&setup, &lanes[i]);
-        for (int put = 0; put < 2; put++)
-            for (enum mishap m = 0; m < MISHAPS; m++)
-                if ((m != BLACK_HOLE || lanes[i].network) && (!only_op || strcmp(only_op, put ? "put" : "get") == 0)) {
-                    cell(&setup, put, m, rounds);
-                    ran++;
-                }
+        ran += cells(&setup, rounds, only_op, only_mishap);
         tear_down(&setup);
     }
     DEMAND(ran, "there is no such cell\n");
