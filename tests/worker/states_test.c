@@ -17,31 +17,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "tests/worker/fixture.h"
-#include "tests/worker/memory_store.h"
-
-#define MASTER "memory:1"
+#include "tests/worker/memory_fixture.h"
 
 enum { LONG = 1000, WAIT_MS = 30000 };
 
-static struct fixture fx;
 static uint32_t prompt[LONG];
 static char name[32]; /* of the worker: another one each time, as the script may still see the connection of the last */
 static struct answer answer, other, refused;
-
-static int setup(void **state)
-{
-    memory_store_reset();
-    fixture_start(&fx);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(&fx);
-    memory_store_reset();
-    return 0;
-}
 
 /* ---- a run in a state ---- */
 
@@ -331,8 +313,6 @@ static void context_ends(void **state)
     assert_int_equal(answer.count, 128 - 50);
     assert_as_new(w, answer.begun_ns);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
 {

@@ -16,31 +16,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "tests/worker/fixture.h"
-#include "tests/worker/memory_store.h"
-
-#define MASTER "memory:1"
+#include "tests/worker/memory_fixture.h"
 
 enum { PROMPT_MAX = 2100 };
 
-static struct fixture fx;
 static uint32_t prompt[PROMPT_MAX + 400];
 static struct pair_result pair;
 static struct answer answer, other;
-
-static int setup(void **state)
-{
-    memory_store_reset();
-    fixture_start(&fx);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_stop(&fx);
-    memory_store_reset();
-    return 0;
-}
 
 static unsigned add(enum wmsg_role role, const char *master)
 {
@@ -592,8 +574,6 @@ static void tokenized(void **state)
     msg = (struct wmsg_tokenize){.messages = chat, .message_count = 2};
     assert_int_equal(script_tokenize(fx.script, w, &msg, &tokens, &count), MC_EINVAL);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
 {
