@@ -11,19 +11,14 @@
 #include "base/clock.h"
 #include "base/crc.h"
 #include "store/client/client_core.h"
+#include "store/outbox_test.h"
 
-enum { NODES = 2, SENT_MAX = 64, MEMORY = 16 << 10, SLOT = 1024, LENGTH = 300, DEADLINE_MS = 2000 };
-
-struct sent {
-    uint32_t peer;
-    struct store_msg msg;
-    struct buf body;
-};
+enum { NODES = 2, MEMORY = 16 << 10, SLOT = 1024, LENGTH = 300, DEADLINE_MS = 2000 };
 
 struct fixture {
     struct client_core *core;
-    struct sent sent[SENT_MAX];
-    uint32_t n, sends_refused;
+    struct outbox out;
+    uint32_t sends_refused;
     uint64_t now;
     _Alignas(64) uint8_t memory[NODES + 1][MEMORY]; /* by peer number; 0 is the master's */
     struct store_read *reads;                       /* of the read under way; NULL: none */
@@ -46,19 +41,7 @@ static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *
         f->sends_refused--;
         return MC_AGAIN;
     }
-
-    struct sent *s = &f->sent[f->n++];
-    struct frame frame = {
-        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
-    const char *bad;
-
-    assert_true(f->n < SENT_MAX);
-    s->peer = peer;
-    buf_init(&s->body, FRAME_BODY_MAX);
-    store_msg_encode(msg, &s->body);
-    frame.body = buf_slice(&s->body);
-    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
-    return MC_OK;
+    return outbox_send(&f->out, peer, msg);
 }
 
 static void on_connect(void *ctx, uint32_t peer, const struct store_member *member)
@@ -121,30 +104,6 @@ static void read_ends(struct fixture *f, enum mc_status status)
     tick(f, 0);
 }
 
-static void forget(struct fixture *f)
-{
-    for (uint32_t i = 0; i < f->n; i++)
-        buf_fini(&f->sent[i].body);
-    f->n = 0;
-}
-
-static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
-{
-    for (uint32_t i = f->n; i > 0; i--)
-        if (f->sent[i - 1].peer == peer && f->sent[i - 1].msg.type == type)
-            return &f->sent[i - 1].msg;
-    return NULL;
-}
-
-static uint32_t count(const struct fixture *f, uint32_t peer, uint16_t type)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < f->n; i++)
-        n += f->sent[i].peer == peer && f->sent[i].msg.type == type;
-    return n;
-}
-
 static void say(struct fixture *f, uint32_t peer, const struct store_msg *msg)
 {
     client_core_on_message(f->core, f->now, peer, msg);
@@ -161,7 +120,7 @@ static void uuid_of(uint32_t peer, uint8_t uuid[16])
 /* The master's whole list: the first `nodes` of them. */
 static void say_members(struct fixture *f, uint32_t nodes, uint32_t epoch)
 {
-    struct store_msg reply = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), MC_OK);
+    struct store_msg reply = store_msg_reply(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), MC_OK);
     struct buf list;
 
     buf_init(&list, 4096);
@@ -241,8 +200,8 @@ static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, 
     uint8_t why = (uint8_t)miss;
     struct buf rows, list;
 
-    assert_non_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
-    reply = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP), MC_OK);
+    assert_non_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    reply = store_msg_reply(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP), MC_OK);
     buf_init(&rows, 4096);
     buf_init(&list, 4096);
     for (uint32_t peer = 1; peer <= NODES; peer++) {
@@ -254,7 +213,7 @@ static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, 
     for (uint32_t i = 0; i < n; i++)
         store_loc_put(&list, &locs[i]);
     reply.found = (struct store_found){.rows = buf_slice(&rows), .locs = buf_slice(&list), .misses = slice_of(&why, 1)};
-    forget(f);
+    outbox_clear(&f->out);
     say(f, STORE_PEER_MASTER, &reply);
     buf_fini(&rows);
     buf_fini(&list);
@@ -264,7 +223,7 @@ static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, 
 
 static void start(struct fixture *f, enum mc_store_opcode opcode, struct mc_key key)
 {
-    forget(f);
+    outbox_clear(&f->out);
     f->span = (struct mc_span){f->data, LENGTH};
     f->op = (struct mc_store_op){.opcode = opcode, .key = key, .spans = &f->span, .nspans = 1};
     f->call = (struct client_call){.kind = CALL_OP, .op = &f->op, .deadline_ns = f->now + DEADLINE_MS * NS_PER_MS};
@@ -339,7 +298,7 @@ static int teardown(void **state)
     client_core_close(f->core, f->now);
     assert_null(client_core_done(f->core));
     client_core_destroy(f->core);
-    forget(f);
+    outbox_clear(&f->out);
     free(f);
     return 0;
 }
@@ -358,7 +317,7 @@ static void test_hit_is_located_once(void **state)
     assert_hit(f, 'a');
     assert_int_equal(f->op.result.node[0], 1);
     get(f, key);
-    assert_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP)); /* from the cache */
+    assert_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP)); /* from the cache */
     read_ends(f, MC_OK);
     assert_hit(f, 'a');
 }
@@ -421,7 +380,7 @@ static void test_silent_node_fails_over(void **state)
     answer(f, locs, NODES, MC_MISS_NONE);
     silent = f->read_peer;
     tick(f, 101);
-    assert_non_null(find(f, silent, MSG_NODE_PIN));
+    assert_non_null(outbox_find(&f->out, silent, MSG_NODE_PIN));
     tick(f, 390);
     assert_int_equal(f->read_peer, silent);
     tick(f, 20);
@@ -452,7 +411,7 @@ static void test_suspicion_of_the_master_is_checked(void **state)
     say(f, STORE_PEER_MASTER, &notice);
     buf_fini(&list);
     assert_true(client_core_usable(f->core, 1));
-    assert_non_null(find(f, 1, MSG_NODE_PIN));
+    assert_non_null(outbox_find(&f->out, 1, MSG_NODE_PIN));
     tick(f, 401);
     assert_false(client_core_usable(f->core, 1));
     client_core_on_message(f->core, f->now, 1, &(struct store_msg){.type = MSG_NODE_INFO});
@@ -656,7 +615,7 @@ static void test_node_forgotten_meanwhile(void **state)
     client_core_on_peer_down(f->core, f->now, 1); /* which is in the list: never given up */
     tick(f, 60000);
     assert_int_equal(f->disconnects, 1);
-    forget(f);
+    outbox_clear(&f->out);
     client_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER, (const uint8_t[16]){9}, 1);
     say_members(f, NODES, 1);
     assert_int_equal(f->connects, connects + 1);
@@ -673,10 +632,10 @@ static void test_silent_master_is_down(void **state)
     assert_ended(f, MC_ENOENT, MC_MISS_MASTER_DOWN);
     get(f, block(7));
     assert_ended(f, MC_ENOENT, MC_MISS_MASTER_DOWN); /* at once, and it is not asked */
-    assert_null(find(f, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    assert_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
     for (int i = 0; i < 10; i++)
         tick(f, 50);
-    assert_in_range(count(f, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), 3, 6);
+    assert_in_range(outbox_count(&f->out, STORE_PEER_MASTER, MSG_MASTER_SUBSCRIBE), 3, 6);
     say_members(f, NODES, 1);
     get(f, block(7));
     answer(f, NULL, 0, MC_MISS_NEVER);
@@ -723,17 +682,17 @@ static void test_deadlines_end_every_stage(void **state)
 static uint32_t asked_to_put(const struct fixture *f)
 {
     for (uint32_t peer = 1; peer <= NODES; peer++)
-        if (find(f, peer, MSG_NODE_PUT))
+        if (outbox_find(&f->out, peer, MSG_NODE_PUT))
             return peer;
     return 0;
 }
 
 static void put_answer(struct fixture *f, uint32_t peer, enum mc_status status, struct store_put_reply with)
 {
-    struct store_msg reply = store_msg_reply(find(f, peer, MSG_NODE_PUT), status);
+    struct store_msg reply = store_msg_reply(outbox_find(&f->out, peer, MSG_NODE_PUT), status);
 
     reply.put_reply = with;
-    forget(f);
+    outbox_clear(&f->out);
     say(f, peer, &reply);
 }
 
@@ -790,26 +749,26 @@ static void test_part_is_begun_at_the_next_node(void **state)
         struct store_msg reply;
         uint32_t first;
 
-        forget(f);
+        outbox_clear(&f->out);
         call.part.key = block(7);
         call.part.length = LENGTH;
         assert_int_equal(client_core_start(f->core, f->now, &call), MC_OK);
         tick(f, 0);
-        first = find(f, 1, MSG_PART_BEGIN) ? 1 : 2;
-        reply = store_msg_reply(find(f, first, MSG_PART_BEGIN), MC_EBUSY); /* it drains */
+        first = outbox_find(&f->out, 1, MSG_PART_BEGIN) ? 1 : 2;
+        reply = store_msg_reply(outbox_find(&f->out, first, MSG_PART_BEGIN), MC_EBUSY); /* it drains */
         if (gone)
             client_core_on_peer_down(f->core, f->now, first);
         else
             say(f, first, &reply);
         tick(f, 0);
-        assert_non_null(find(f, 3 - first, MSG_PART_BEGIN));
-        reply = store_msg_reply(find(f, 3 - first, MSG_PART_BEGIN), MC_OK);
+        assert_non_null(outbox_find(&f->out, 3 - first, MSG_PART_BEGIN));
+        reply = store_msg_reply(outbox_find(&f->out, 3 - first, MSG_PART_BEGIN), MC_OK);
         reply.put_reply.part = 5;
         say(f, 3 - first, &reply);
         assert_ptr_equal(client_core_done(f->core), &call);
         assert_int_equal(call.status, MC_OK);
         client_core_part_abort(f->core, f->now, call.part.handle);
-        assert_int_equal(find(f, 3 - first, MSG_PART_ABORT)->part.part, 5);
+        assert_int_equal(outbox_find(&f->out, 3 - first, MSG_PART_ABORT)->part.part, 5);
     }
 }
 
@@ -823,7 +782,7 @@ static void test_put_with_unknown_outcome(void **state)
     first = asked_to_put(f);
     client_core_on_peer_down(f->core, f->now, first);
     tick(f, 0);
-    assert_int_equal(count(f, 3 - first, MSG_NODE_PUT), 1);
+    assert_int_equal(outbox_count(&f->out, 3 - first, MSG_NODE_PUT), 1);
     put_answer(f, 3 - first, MC_OK, (struct store_put_reply){0});
     assert_ended(f, MC_OK, MC_MISS_NONE);
     node_up(f, first, 1);
@@ -831,7 +790,7 @@ static void test_put_with_unknown_outcome(void **state)
     start(f, MC_UPSERT, named());
     client_core_on_peer_down(f->core, f->now, asked_to_put(f));
     assert_ended(f, MC_EPEERDOWN, MC_MISS_NONE);
-    assert_int_equal(count(f, 1, MSG_NODE_PUT) + count(f, 2, MSG_NODE_PUT), 1);
+    assert_int_equal(outbox_count(&f->out, 1, MSG_NODE_PUT) + outbox_count(&f->out, 2, MSG_NODE_PUT), 1);
 }
 
 /* What was put is read without asking: its place was told with the answer. */

@@ -1,4 +1,4 @@
-/* index_core_test.c - goal: the master's decisions one by one, under fake time. Method: messages in, sent messages caught by the port. */
+/* index_core_test.c - goal: the master's decisions one by one, under fake time. Method: messages in, sent messages kept in an outbox. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,20 +9,13 @@
 #include "base/clock.h"
 #include "store/index/index_core.h"
 #include "store/index/table_core.h"
+#include "store/outbox_test.h"
 
-enum { CLIENT = 9, SENT_MAX = 64 };
-
-/* What was sent, with its lists copied. */
-struct sent {
-    uint32_t peer;
-    struct store_msg msg;
-    struct buf body;
-};
+enum { CLIENT = 9 };
 
 struct fixture {
     struct index_core *core;
-    struct sent sent[SENT_MAX];
-    uint32_t n;
+    struct outbox out;
     uint64_t now;
     uint64_t requests;
 };
@@ -30,38 +23,13 @@ struct fixture {
 static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *msg)
 {
     struct fixture *f = ctx;
-    struct sent *s = &f->sent[f->n++];
-    struct frame frame = {
-        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
-    const char *bad;
 
-    assert_true(f->n < SENT_MAX);
-    s->peer = peer;
-    buf_init(&s->body, FRAME_BODY_MAX);
-    store_msg_encode(msg, &s->body);
-    frame.body = buf_slice(&s->body);
-    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
-    return MC_OK;
-}
-
-static void forget(struct fixture *f)
-{
-    for (uint32_t i = 0; i < f->n; i++)
-        buf_fini(&f->sent[i].body);
-    f->n = 0;
-}
-
-static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
-{
-    for (uint32_t i = 0; i < f->n; i++)
-        if (f->sent[i].peer == peer && f->sent[i].msg.type == type)
-            return &f->sent[i].msg;
-    return NULL;
+    return outbox_send(&f->out, peer, msg);
 }
 
 static void say(struct fixture *f, uint32_t peer, struct store_msg msg)
 {
-    forget(f);
+    outbox_clear(&f->out);
     f->now += NS_PER_MS;
     if (!msg.reply)
         msg.request = ++f->requests;
@@ -70,7 +38,7 @@ static void say(struct fixture *f, uint32_t peer, struct store_msg msg)
 
 static void tick_at(struct fixture *f, uint64_t now)
 {
-    forget(f);
+    outbox_clear(&f->out);
     f->now = now;
     index_core_on_tick(f->core, now);
 }
@@ -113,8 +81,8 @@ static void say_entry(
 static struct store_verdict commit(struct fixture *f, uint32_t peer, uint64_t generation, uint32_t flags)
 {
     say_entry(f, peer, MSG_NODE_COMMIT, generation, 0, flags);
-    assert_non_null(find(f, peer, MSG_NODE_COMMIT));
-    return store_verdict_at(find(f, peer, MSG_NODE_COMMIT)->verdicts, 0);
+    assert_non_null(outbox_find(&f->out, peer, MSG_NODE_COMMIT));
+    return store_verdict_at(outbox_find(&f->out, peer, MSG_NODE_COMMIT)->verdicts, 0);
 }
 
 static void inventory_empty(struct fixture *f, uint32_t peer)
@@ -133,7 +101,7 @@ static const struct store_found *lookup(struct fixture *f)
     msg.lookup.keys = buf_slice(&list);
     say(f, CLIENT, msg);
     buf_fini(&list);
-    return &find(f, CLIENT, MSG_MASTER_LOOKUP)->found;
+    return &outbox_find(&f->out, CLIENT, MSG_MASTER_LOOKUP)->found;
 }
 
 static int setup(void **state)
@@ -157,7 +125,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    forget(f);
+    outbox_clear(&f->out);
     index_core_destroy(f->core);
     free(f);
     return 0;
@@ -179,9 +147,9 @@ static void test_term_is_raised(void **state)
     uint64_t before = commit(f, 1, 11, 0).version;
 
     node_up(f, 3, 1, 40);
-    assert_int_equal(find(f, 3, MSG_NODE_REGISTER)->welcome.term, 41);
-    assert_non_null(find(f, 1, MSG_MASTER_MEMBERS)); /* the others are told */
-    assert_int_equal(find(f, 1, MSG_MASTER_MEMBERS)->members.term, 41);
+    assert_int_equal(outbox_find(&f->out, 3, MSG_NODE_REGISTER)->welcome.term, 41);
+    assert_non_null(outbox_find(&f->out, 1, MSG_MASTER_MEMBERS)); /* the others are told */
+    assert_int_equal(outbox_find(&f->out, 1, MSG_MASTER_MEMBERS)->members.term, 41);
     inventory_empty(f, 3);
     say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
     say(f, 1, (struct store_msg){.type = MSG_NODE_DROP, .reply = true, .request = 1});
@@ -198,15 +166,15 @@ static void test_upsert_waits_for_the_old_owner(void **state)
 
     commit(f, 1, 11, 0);
     say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
-    assert_null(find(f, 2, MSG_NODE_COMMIT)); /* not yet */
-    assert_non_null(find(f, 1, MSG_NODE_DROP));
-    assert_int_equal(store_u64_at(find(f, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
-    reply = store_msg_reply(find(f, 1, MSG_NODE_DROP), MC_OK);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT)); /* not yet */
+    assert_non_null(outbox_find(&f->out, 1, MSG_NODE_DROP));
+    assert_int_equal(store_u64_at(outbox_find(&f->out, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
+    reply = store_msg_reply(outbox_find(&f->out, 1, MSG_NODE_DROP), MC_OK);
     le64_put(generation, 11);
     reply.drop.generations = slice_of(generation, 8);
     assert_int_equal(store_loc_at(lookup(f)->locs, 0).generation, 21); /* but the new one is shown */
     say(f, 1, reply);
-    assert_non_null(find(f, 2, MSG_NODE_COMMIT));
+    assert_non_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
     assert_int_equal(table_entries(index_core_table(f->core)), 1);
 }
 
@@ -220,8 +188,8 @@ static void test_upsert_past_an_unreachable_owner(void **state)
     node_up(f, 1, 1, 0);
     say_entry(f, 1, MSG_NODE_INVENTORY, 11, 1ull << 32 | 1, 0); /* it still has the old one */
     tick_at(f, f->now + NS_PER_MS);
-    assert_non_null(find(f, 1, MSG_NODE_DROP));
-    assert_int_equal(store_u64_at(find(f, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
+    assert_non_null(outbox_find(&f->out, 1, MSG_NODE_DROP));
+    assert_int_equal(store_u64_at(outbox_find(&f->out, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
     assert_int_equal(store_loc_at(lookup(f)->locs, 0).generation, 21);
 }
 
@@ -276,12 +244,13 @@ static void test_remove_respects_promises(void **state)
     say(f, CLIENT, ask);
     buf_fini(&list);
     say(f, CLIENT, remove);
-    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
     remove.remove.force = true;
     say(f, CLIENT, remove);
-    assert_null(find(f, CLIENT, MSG_MASTER_REMOVE)); /* the owner first */
+    assert_null(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)); /* the owner first */
     tick_at(f, f->now + 1001 * NS_PER_MS);
-    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK); /* it does not answer: as if it were away */
+    assert_int_equal(
+        outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK); /* it does not answer: as if it were away */
 }
 
 /* A client that leaves the length of its leases to the master gets the master's, not the longest there is. */
@@ -302,11 +271,11 @@ static void test_the_masters_own_lease(void **state)
     tick_at(f, f->now + 4990 * NS_PER_MS);
     say(f, 1, (struct store_msg){.type = MSG_NODE_GONE}); /* alive */
     say(f, CLIENT, remove);
-    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_EPERM);
     tick_at(f, f->now + 20 * NS_PER_MS);
     say(f, CLIENT, remove);
     tick_at(f, f->now + 1001 * NS_PER_MS);
-    assert_int_equal(find(f, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK);
 }
 
 int main(void)

@@ -1,4 +1,4 @@
-/* node_core_test.c - goal: the owner's decisions one by one, under fake time. Method: messages in, sent messages caught by the port;
+/* node_core_test.c - goal: the owner's decisions one by one, under fake time. Method: messages in, sent messages kept in an outbox;
  * memory is an array. What many of them do together is tests/sim's. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,20 +10,14 @@
 #include "base/clock.h"
 #include "store/node/node_core.h"
 #include "store/object.h"
+#include "store/outbox_test.h"
 
-enum { CLIENT = 1, SENT_MAX = 256, MEMORY = 64 << 10 };
-
-struct sent {
-    uint32_t peer;
-    struct store_msg msg;
-    struct buf body;
-};
+enum { CLIENT = 1, MEMORY = 64 << 10 };
 
 struct fixture {
     struct node_core *core;
     uint8_t *memory;
-    struct sent sent[SENT_MAX];
-    uint32_t n;
+    struct outbox out;
     uint64_t now, requests;
     uint64_t cookie; /* of the pull under way */
     bool pull_cancelled;
@@ -32,18 +26,8 @@ struct fixture {
 static enum mc_status on_send(void *ctx, uint32_t peer, const struct store_msg *msg)
 {
     struct fixture *f = ctx;
-    struct sent *s = &f->sent[f->n++];
-    struct frame frame = {
-        .type = msg->type, .flags = msg->reply ? FRAME_REPLY : 0, .status = msg->status, .request = msg->request};
-    const char *bad;
 
-    assert_true(f->n < SENT_MAX);
-    s->peer = peer;
-    buf_init(&s->body, FRAME_BODY_MAX);
-    store_msg_encode(msg, &s->body);
-    frame.body = buf_slice(&s->body);
-    assert_int_equal(store_msg_decode(&frame, &s->msg, &bad), MC_OK);
-    return MC_OK;
+    return outbox_send(&f->out, peer, msg);
 }
 
 static enum mc_status on_pull(void *ctx, uint64_t cookie, uint32_t peer, struct store_pull *pulls, uint32_t count)
@@ -57,21 +41,6 @@ static void on_pull_cancel(void *ctx, uint64_t cookie)
     ((struct fixture *)ctx)->pull_cancelled = true;
 }
 
-static void forget(struct fixture *f)
-{
-    for (uint32_t i = 0; i < f->n; i++)
-        buf_fini(&f->sent[i].body);
-    f->n = 0;
-}
-
-static const struct store_msg *find(const struct fixture *f, uint32_t peer, uint16_t type)
-{
-    for (uint32_t i = f->n; i > 0; i--)
-        if (f->sent[i - 1].peer == peer && f->sent[i - 1].msg.type == type)
-            return &f->sent[i - 1].msg;
-    return NULL;
-}
-
 static void tick(struct fixture *f, uint64_t ns)
 {
     f->now += ns;
@@ -80,7 +49,7 @@ static void tick(struct fixture *f, uint64_t ns)
 
 static void say(struct fixture *f, uint32_t peer, struct store_msg msg)
 {
-    forget(f);
+    outbox_clear(&f->out);
     if (!msg.reply)
         msg.request = ++f->requests;
     node_core_on_message(f->core, f->now, peer, &msg);
@@ -91,19 +60,19 @@ static void master_up(struct fixture *f)
 {
     struct store_msg welcome;
 
-    forget(f);
+    outbox_clear(&f->out);
     node_core_on_peer_up(f->core, f->now, STORE_PEER_MASTER);
-    assert_non_null(find(f, STORE_PEER_MASTER, MSG_NODE_REGISTER));
-    welcome = store_msg_reply(find(f, STORE_PEER_MASTER, MSG_NODE_REGISTER), MC_OK);
+    assert_non_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_REGISTER));
+    welcome = store_msg_reply(outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_REGISTER), MC_OK);
     welcome.welcome.term = 5;
     say(f, STORE_PEER_MASTER, welcome);
-    assert_non_null(find(f, STORE_PEER_MASTER, MSG_NODE_INVENTORY));
+    assert_non_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_INVENTORY));
 }
 
 /* The master says this of every entry of the commit that was just sent. */
 static void verdict(struct fixture *f, enum mc_status status, uint64_t version)
 {
-    const struct store_msg *commit = find(f, STORE_PEER_MASTER, MSG_NODE_COMMIT);
+    const struct store_msg *commit = outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_COMMIT);
     struct store_msg reply;
     struct store_entry entry;
     struct buf list;
@@ -176,7 +145,7 @@ static int setup(void **state)
     assert_int_equal(node_core_create(&limits, &port, &self, &memory, 1, 1, &f->core), MC_OK);
     f->now = NS_PER_S;
     node_core_on_peer_up(f->core, f->now, CLIENT);
-    assert_non_null(find(f, CLIENT, MSG_NODE_INFO));
+    assert_non_null(outbox_find(&f->out, CLIENT, MSG_NODE_INFO));
     *state = f;
     return 0;
 }
@@ -185,7 +154,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    forget(f);
+    outbox_clear(&f->out);
     node_core_destroy(f->core);
     free(f->memory);
     free(f);
@@ -200,16 +169,16 @@ static void test_put_is_answered_after_the_verdict(void **state)
 
     master_up(f);
     put(f, block(1), 700);
-    assert_null(find(f, CLIENT, MSG_NODE_PUT));
+    assert_null(outbox_find(&f->out, CLIENT, MSG_NODE_PUT));
     verdict(f, MC_OK, 0);
-    reply = find(f, CLIENT, MSG_NODE_PUT);
+    reply = outbox_find(&f->out, CLIENT, MSG_NODE_PUT);
     assert_int_equal(reply->status, MC_OK);
     assert_int_equal(reply->put_reply.loc.generation >> 40, 3);
     assert_int_equal(object_parse(f->memory + reply->put_reply.loc.offset, MEMORY, &header), MC_OK);
     assert_int_equal(object_verify(&header, f->memory + reply->put_reply.loc.offset + header.header_len), MC_OK);
     assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
     put(f, block(1), 700);
-    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed);
+    assert_true(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.existed);
 }
 
 static void test_block_without_master_is_announced_later(void **state)
@@ -217,9 +186,9 @@ static void test_block_without_master_is_announced_later(void **state)
     struct fixture *f = *state;
 
     put(f, block(1), 700);
-    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.unindexed);
+    assert_true(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.unindexed);
     put(f, named(), 700);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_EPEERDOWN);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_EPEERDOWN);
     master_up(f);
     verdict(f, MC_OK, 0);
     assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
@@ -233,8 +202,8 @@ static void test_loser_is_freed_and_told_success(void **state)
     master_up(f);
     put(f, named(), 700);
     verdict(f, MC_EEXIST, 9ull << 32 | 1);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
-    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+    assert_true(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.existed);
     assert_int_equal(ledger(f).row[LEDGER_ABORTED_LOST].objects, 1);
 }
 
@@ -247,7 +216,7 @@ static void test_version_goes_into_the_header(void **state)
     master_up(f);
     put(f, named(), 700);
     verdict(f, MC_OK, 9ull << 32 | 1);
-    offset = find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.offset;
+    offset = outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.loc.offset;
     assert_int_equal(object_parse(f->memory + offset, MEMORY, &header), MC_OK);
     assert_int_equal(header.version, 9ull << 32 | 1);
 }
@@ -271,12 +240,12 @@ static void test_writer_dies_in_the_middle(void **state)
     assert_int_equal(ledger(f).row[LEDGER_IN_FLIGHT].objects, 1);
     node_core_on_peer_up(f->core, f->now, CLIENT);
     put(f, block(2), 40000); /* does not fit beside it, and nothing may be evicted */
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
     node_core_on_io(f->core, f->now, f->cookie, MC_ECANCELED);
     assert_int_equal(ledger(f).row[LEDGER_ABORTED_WRITER].objects, 1);
     put(f, block(2), 40000);
     verdict(f, MC_OK, 0);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_OK);
 }
 
 static void test_eviction_spares_pins_and_limits_them(void **state)
@@ -289,20 +258,20 @@ static void test_eviction_spares_pins_and_limits_them(void **state)
     for (uint8_t i = 1; i <= 2; i++) {
         put(f, block(i), 20000);
         verdict(f, MC_OK, 0);
-        le64_put(generations + 8 * (i - 1), find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
+        le64_put(generations + 8 * (i - 1), outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
     }
     pin.pin.generations = slice_of(generations, 16);
     say(f, CLIENT, pin);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_EPERM); /* both: over half of the memory */
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PIN)->status, MC_EPERM); /* both: over half of the memory */
     pin.pin.generations = slice_of(generations, 8);
     say(f, CLIENT, pin);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PIN)->status, MC_OK);
     put(f, block(3), 30000);
     verdict(f, MC_OK, 0);
     assert_int_equal(ledger(f).row[LEDGER_EVICTED_SPACE].objects, 1);
     assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 2);
     put(f, block(1), 20000);
-    assert_true(find(f, CLIENT, MSG_NODE_PUT)->put_reply.existed); /* the pinned one stayed */
+    assert_true(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.existed); /* the pinned one stayed */
 }
 
 /* Neither eviction nor a pin that ends takes it; a client's own drop does, and its space serves again. */
@@ -315,19 +284,19 @@ static void test_hard_pinned_stays_until_it_is_removed(void **state)
     master_up(f);
     put_as(f, block(1), 30000, MC_OBJ_HARD_PIN);
     verdict(f, MC_OK, 0);
-    le64_put(generation, find(f, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
+    le64_put(generation, outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation);
     pin.pin.generations = slice_of(generation, 8);
     say(f, CLIENT, pin);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PIN)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PIN)->status, MC_OK);
     tick(f, 1001 * NS_PER_MS);
     put(f, block(2), 40000);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_ENOSPC);
     assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 1);
     say(f, STORE_PEER_MASTER,
         (struct store_msg){.type = MSG_NODE_DROP, .drop = {.generations = slice_of(generation, 8)}});
     put(f, block(2), 40000);
     verdict(f, MC_OK, 0);
-    assert_int_equal(find(f, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_OK);
 }
 
 static void test_idle_part_is_aborted(void **state)
@@ -339,12 +308,12 @@ static void test_idle_part_is_aborted(void **state)
     master_up(f);
     msg.put = (struct store_put){.key = block(1), .length = 200};
     say(f, CLIENT, msg);
-    part = find(f, CLIENT, MSG_PART_BEGIN)->put_reply.part;
+    part = outbox_find(&f->out, CLIENT, MSG_PART_BEGIN)->put_reply.part;
     msg = (struct store_msg){.type = MSG_PART_WRITE, .part = {.part = part, .offset = 100, .data = slice_of(f, 100)}};
     say(f, CLIENT, msg);
-    assert_int_equal(find(f, CLIENT, MSG_PART_WRITE)->status, MC_OK);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_PART_WRITE)->status, MC_OK);
     say(f, CLIENT, msg);
-    assert_int_equal(find(f, CLIENT, MSG_PART_WRITE)->status, MC_EINVAL); /* nothing is written twice */
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_PART_WRITE)->status, MC_EINVAL); /* nothing is written twice */
     tick(f, 9999 * NS_PER_MS);
     assert_int_equal(ledger(f).row[LEDGER_IN_FLIGHT].objects, 1);
     tick(f, 2 * NS_PER_MS);
