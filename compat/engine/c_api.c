@@ -92,6 +92,7 @@ API transfer_engine_t createTransferEngine(const char *metadata_conn_string, con
         .port = rpc_port <= UINT16_MAX ? (uint16_t)rpc_port : 0,
         .metadata = metadata_conn_string,
         .protocol = "tcp",
+        .without_pool = true, /* this interface gives out no memory */
     };
     struct engine *engine = calloc(1, sizeof(*engine));
     struct addr addr;

@@ -45,6 +45,7 @@ struct ce_opts {
                            * "etcd://host:port": by any name, which the service there knows */
     const char *protocol; /* "tcp": any way that needs no RDMA; "rdma": only with MC_FORCE_TCP=1, then tcp */
     const char *device;   /* names of RDMA devices: of no use without RDMA, so ignored with tcp */
+    bool without_pool;    /* nothing is registered at first: managed buffers get a mapping of their own each */
 };
 
 /* Start an engine: listener and loop thread. Addresses other than loopback are warned about once: whoever reaches them may read
@@ -78,7 +79,8 @@ enum mc_status ce_unregister(struct ce_engine *engine, void *addr);
 enum mc_status ce_register_all(struct ce_engine *engine, void *const *addrs, const uint64_t *lens, size_t n);
 enum mc_status ce_unregister_all(struct ce_engine *engine, void *const *addrs, size_t n);
 
-/* Registered memory from a pool of 2 GiB, committed when touched; longer ones get a region of their own. NULL: no room. */
+/* Registered memory from a pool of 2 GiB, committed when touched; longer ones, and all without a pool, get a region of their own.
+ * NULL: no room. */
 void *ce_managed_alloc(struct ce_engine *engine, uint64_t len);
 enum mc_status ce_managed_free(struct ce_engine *engine, void *addr);
 

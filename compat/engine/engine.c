@@ -166,7 +166,7 @@ static enum mc_status start(struct ce_engine *engine)
     status = ce_memory_init(&engine->memory, engine->te);
     if (status != MC_OK)
         goto undo_te;
-    status = ce_managed_init(&engine->managed, engine->te, &engine->memory);
+    status = ce_managed_init(&engine->managed, engine->te, &engine->memory, engine->set.pool);
     if (status != MC_OK)
         goto undo_managed;
     status = listener_start(engine);

@@ -40,21 +40,23 @@ static enum mc_status region_alloc(struct ce_managed *managed, uint64_t len, voi
 }
 
 /* Without the pool everything but managed buffers works: an address space limit is no reason to refuse to start. */
-enum mc_status ce_managed_init(struct ce_managed *managed, struct mc_te *te, struct ce_memory *memory)
+enum mc_status ce_managed_init(struct ce_managed *managed, struct mc_te *te, struct ce_memory *memory, bool pool)
 {
     uint32_t segment;
-    void *pool;
+    void *addr;
 
     managed->te = te;
     managed->memory = memory;
     pthread_mutex_init(&managed->lock, NULL);
     if (hashmap_init(&managed->blocks, 16, 0) != MC_OK)
         return MC_ENOMEM;
+    if (!pool)
+        return MC_OK;
     managed->alloc = alloc_create(0);
     if (!managed->alloc || alloc_segment_add(managed->alloc, POOL_SIZE, &segment) != MC_OK)
         return MC_ENOMEM;
-    if (region_alloc(managed, POOL_SIZE, &pool) == MC_OK)
-        managed->pool = pool;
+    if (region_alloc(managed, POOL_SIZE, &addr) == MC_OK)
+        managed->pool = addr;
     else
         log_warn("engine: no address space for the pool of managed buffers: each gets a mapping of its own");
     return MC_OK;

@@ -14,12 +14,13 @@ struct ce_managed {
     pthread_mutex_t lock;
     struct ce_memory *memory;
     struct mc_te *te;
-    uint8_t *pool;         /* NULL: could not be had */
+    uint8_t *pool;         /* NULL: not wanted, or could not be had */
     struct alloc *alloc;   /* guarded by lock, as is this: */
     struct hashmap blocks; /* struct block by address */
 };
 
-enum mc_status ce_managed_init(struct ce_managed *managed, struct mc_te *te, struct ce_memory *memory);
+/* With `pool` it is registered at once. */
+enum mc_status ce_managed_init(struct ce_managed *managed, struct mc_te *te, struct ce_memory *memory, bool pool);
 void ce_managed_fini(struct ce_managed *managed); /* the memory ends with the Transfer Engine */
 
 void *ce_managed_get(struct ce_managed *managed, uint64_t len);

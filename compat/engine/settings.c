@@ -222,7 +222,7 @@ static enum mc_status protocol_set(const char *text, struct ce_settings *set)
 
 enum mc_status ce_settings_read(const struct ce_opts *opts, struct ce_settings *out)
 {
-    struct ce_settings set = {.ip6 = ce_env_on("MC_USE_IPV6")};
+    struct ce_settings set = {.ip6 = ce_env_on("MC_USE_IPV6"), .pool = !opts->without_pool};
     enum mc_status status = metadata_set(opts->metadata, &set);
 
     if (status == MC_OK)

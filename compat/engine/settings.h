@@ -27,7 +27,7 @@ struct ce_settings {
     struct addr meta[CE_SERVICE_MEMBERS];
     char meta_path[256];
     struct addr bind; /* numeric; the port is chosen later */
-    bool tcp_only, ip6;
+    bool tcp_only, ip6, pool;
     uint32_t timeout_ms;
     uint16_t port_min, port_max;
 };
