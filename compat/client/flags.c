@@ -5,7 +5,7 @@
 
 static const struct flag_row rows[] = {
     {"host", FLAG_TEXT, FLAG_AT(client_flags, host), NULL, "name and address of this process (127.0.0.1)"},
-    {"port", FLAG_NUMBER, FLAG_AT(client_flags, port), NULL, "where clients without memory of their own ask (50052)"},
+    {"port", FLAG_PORT, FLAG_AT(client_flags, port), NULL, "where clients without memory of their own ask (50052)"},
     {"global_segment_size", FLAG_SIZE, FLAG_AT(client_flags, segment), NULL, "memory given to the pool (4 GB)"},
     {"local_buffer_size", FLAG_SIZE, FLAG_AT(client_flags, local_buffer), NULL, "of this process's own puts (0)"},
     {"metadata_server", FLAG_TEXT, FLAG_AT(client_flags, metadata), NULL, "not needed"},
@@ -14,7 +14,7 @@ static const struct flag_row rows[] = {
     {"device_names", FLAG_TEXT, FLAG_AT(client_flags, devices), NULL, "of rdma; ignored"},
     {"tenant_id", FLAG_TEXT, FLAG_AT(client_flags, tenant), NULL, "whose keys clients see that ask here (default)"},
     {"enable_http_server", FLAG_SWITCH, FLAG_AT(client_flags, http), NULL, "the pages at http_port as well (true)"},
-    {"http_port", FLAG_NUMBER, FLAG_AT(client_flags, http_port), NULL, "/health and /metrics (9300)"},
+    {"http_port", FLAG_PORT, FLAG_AT(client_flags, http_port), NULL, "/health and /metrics (9300)"},
     {"insecure", FLAG_SWITCH, FLAG_AT(client_flags, insecure), NULL,
         "allow addresses that mean every interface; nothing is authenticated (false)"},
     {"help", FLAG_SWITCH, FLAG_AT(client_flags, help), NULL, "print this"},

@@ -4,17 +4,17 @@
 #include "compat/program/flags.h"
 
 static const struct flag_row rows[] = {
-    {"rpc_port", FLAG_NUMBER, FLAG_AT(master_flags, rpc_port), NULL, "port of the Store (50051)"},
-    {"port", FLAG_NUMBER, FLAG_AT(master_flags, rpc_port), NULL, "the same"},
+    {"rpc_port", FLAG_PORT, FLAG_AT(master_flags, rpc_port), NULL, "port of the Store (50051)"},
+    {"port", FLAG_PORT, FLAG_AT(master_flags, rpc_port), NULL, "the same"},
     {"rpc_address", FLAG_TEXT, FLAG_AT(master_flags, rpc_address), NULL, "address of the Store (127.0.0.1)"},
-    {"metrics_port", FLAG_NUMBER, FLAG_AT(master_flags, metrics_port), NULL, "port of the admin HTTP (9003)"},
+    {"metrics_port", FLAG_PORT, FLAG_AT(master_flags, metrics_port), NULL, "port of the admin HTTP (9003)"},
     {"metrics_host", FLAG_TEXT, FLAG_AT(master_flags, metrics_host), NULL, "its address (127.0.0.1)"},
     {"enable_metric_reporting", FLAG_SWITCH, FLAG_AT(master_flags, admin), NULL, "the admin HTTP (true)"},
     {"default_kv_lease_ttl", FLAG_DURATION, FLAG_AT(master_flags, lease_ms), NULL,
         "how long exists and get promise: 10000, 10s (10000)"},
     {"enable_http_metadata_server", FLAG_SWITCH, FLAG_AT(master_flags, metadata), NULL,
         "a metadata server in this process (false)"},
-    {"http_metadata_server_port", FLAG_NUMBER, FLAG_AT(master_flags, metadata_port), NULL, "its port (8080)"},
+    {"http_metadata_server_port", FLAG_PORT, FLAG_AT(master_flags, metadata_port), NULL, "its port (8080)"},
     {"http_metadata_server_host", FLAG_TEXT, FLAG_AT(master_flags, metadata_host), NULL, "its address (127.0.0.1)"},
     {"insecure", FLAG_SWITCH, FLAG_AT(master_flags, insecure), NULL,
         "allow addresses that mean every interface; nothing is authenticated (false)"},

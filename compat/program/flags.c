@@ -91,7 +91,7 @@ static enum mc_status take(struct parse *p, const struct flag_row *row, const ch
     char *field = (char *)p->target + row->offset;
     uint64_t number;
     uint32_t ms;
-    bool on;
+    bool on, port;
 
     switch (row->kind) {
     case FLAG_TEXT:
@@ -114,13 +114,16 @@ static enum mc_status take(struct parse *p, const struct flag_row *row, const ch
             return bad(p, row->name, value, "expected bytes, or a number with KB, MB, GB or TB");
         memcpy(field, &number, sizeof(number));
         return MC_OK;
-    default:
-        if (!number_of(value, &number) || number > 65535) /* the numbers that are taken are ports */
-            return bad(p, row->name, value, "expected a port, 0 to 65535");
+    case FLAG_NUMBER:
+    case FLAG_PORT:
+        port = row->kind == FLAG_PORT;
+        if (!number_of(value, &number) || number > (port ? UINT16_MAX : UINT32_MAX))
+            return bad(p, row->name, value, port ? "expected a port, 0 to 65535" : "expected a whole number");
         ms = (uint32_t)number;
         memcpy(field, &ms, sizeof(ms));
         return MC_OK;
     }
+    return MC_EINVAL;
 }
 
 /* Is the value one of those that ask for nothing? */

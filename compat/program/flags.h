@@ -19,7 +19,8 @@
 
 enum flag_kind {
     FLAG_TEXT,     /* char[size] */
-    FLAG_NUMBER,   /* uint32_t; those that are taken are ports */
+    FLAG_NUMBER,   /* uint32_t */
+    FLAG_PORT,     /* uint32_t, 0 to 65535 */
     FLAG_SWITCH,   /* bool */
     FLAG_DURATION, /* uint32_t, ms: 250ms 10s 5m 1h, plain numbers are ms */
     FLAG_SIZE,     /* uint64_t, bytes: 16MB, "4 GB" */
