@@ -20,7 +20,8 @@ import zipfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 PACKAGE = "mooncake"
-PROGRAMS = ["compat/client/mooncake_client", "compat/master/mooncake_master"]
+PROGRAMS = ["bench/transfer_engine_bench", "client/mooncake_client", "master/mooncake_master", "metadata/mooncake_http_metadata_server",
+            "topology/transfer_engine_topology_dump"]
 
 
 def project():
@@ -70,7 +71,7 @@ def package_files(build):
         if name.endswith(".so"):
             yield f"{PACKAGE}/{name}", os.path.join(build, name)
     for path in PROGRAMS:  # started by mooncake/_programs.py
-        yield f"{PACKAGE}/{os.path.basename(path)}", os.path.join(build, "../..", path)
+        yield f"{PACKAGE}/{os.path.basename(path)}", os.path.join(build, "../../compat", path)
 
 
 def metadata(about):

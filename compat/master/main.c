@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "compat/master/flags.h"
-#include "compat/master/metadata.h"
+#include "compat/metadata/metadata.h"
 #include "compat/master/pages.h"
 #include "compat/program/program.h"
 

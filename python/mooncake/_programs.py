@@ -2,17 +2,16 @@
 import os
 import sys
 
-
-def _run(name):
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
-    if not os.path.exists(path):
-        sys.exit(f"{name}: not in this package; a build of the tree has it in compat/")
-    os.execv(path, [name, *sys.argv[1:]])
+NAMES = ("mooncake_client", "mooncake_http_metadata_server", "mooncake_master", "transfer_engine_bench", "transfer_engine_topology_dump")
 
 
-def mooncake_master():
-    _run("mooncake_master")
+def _script(name):
+    def run():
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+        if not os.path.exists(path):
+            sys.exit(f"{name}: not in this package; a build of the tree has it in compat/")
+        os.execv(path, [name, *sys.argv[1:]])
+    return run
 
 
-def mooncake_client():
-    _run("mooncake_client")
+globals().update({name: _script(name) for name in NAMES})

@@ -1,5 +1,5 @@
 /* metadata.c - see metadata.h. */
-#include "compat/master/metadata.h"
+#include "compat/metadata/metadata.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,8 +4,8 @@
  *
  * In memory only: engines publish again. A key of the kind `rpc_meta` belongs to who put it first: another body is refused.
  * Threads: the loop's. */
-#ifndef COMPAT_MASTER_METADATA_H
-#define COMPAT_MASTER_METADATA_H
+#ifndef COMPAT_METADATA_METADATA_H
+#define COMPAT_METADATA_METADATA_H
 
 #include "net/addr.h"
 #include "net/loop.h"
