@@ -5,7 +5,7 @@
 
 #include "base/crc_impl.h"
 
-#define WIDE_TARGET        __attribute__((target("avx2,vpclmulqdq,pclmul,sse4.2")))
+#define WIDE_TARGET        __attribute__((target("avx2,vpclmulqdq,pclmul,sse4.2,crc32")))
 #define VEC                __m256i
 #define VEC_LEN            32
 #define LANES              2

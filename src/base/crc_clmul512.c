@@ -7,7 +7,7 @@
 
 #include "base/crc_impl.h"
 
-#define WIDE_TARGET        __attribute__((target("avx512f,avx512vl,avx512dq,vpclmulqdq,pclmul,sse4.2")))
+#define WIDE_TARGET        __attribute__((target("avx512f,avx512vl,avx512dq,vpclmulqdq,pclmul,sse4.2,crc32")))
 #define VEC                __m512i
 #define VEC_LEN            64
 #define LANES              4

@@ -6,7 +6,7 @@
 
 #include "base/crc_impl.h"
 
-#define CRC_TARGET      __attribute__((target("sse4.2")))
+#define CRC_TARGET      __attribute__((target("sse4.2,crc32")))
 #define CRC_STEP8(r, w) ((uint32_t)_mm_crc32_u64(r, w))
 #define CRC_STEP1(r, b) _mm_crc32_u8(r, b)
 #include "base/crc_3way.h"

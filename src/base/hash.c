@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -79,6 +80,7 @@ static pthread_once_t md_once = PTHREAD_ONCE_INIT;
 
 static void md_fetch(void)
 {
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL); /* a library of ours may be unloaded, and hooks nobody's exit */
     sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
     if (!sha256_md)
         abort(); /* a libcrypto without SHA-256: nothing in this program can work */

@@ -24,6 +24,8 @@
 #if defined(__x86_64__) && defined(__has_include) && !defined(RACES_WATCHED)
 #if __has_include(<sys/rseq.h>)
 #include <sys/rseq.h>
+#pragma weak __rseq_offset /* libc has them since 2.35; what is built for an older one runs there, too */
+#pragma weak __rseq_size
 #define HAVE_SEQUENCE
 #endif
 #endif
@@ -82,7 +84,7 @@ static uint64_t *thread_sequence(void)
 
 bool uncut_works(void)
 {
-    return __rseq_size > 0;
+    return &__rseq_size && __rseq_size > 0;
 }
 
 void *uncut_instruction(void)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -131,7 +132,7 @@ struct hazard *hazard_set(struct shm *shm, uint64_t id)
     static _Thread_local unsigned hint;
 
     if (!hint)
-        hint = (unsigned)gettid();
+        hint = (unsigned)syscall(SYS_gettid);
     for (unsigned i = 0; i < HAZARDS; i++) {
         struct hazard *hazard = &shm->page->hazards[(hint + i) % HAZARDS];
         uint64_t none = 0;
