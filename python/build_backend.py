@@ -4,7 +4,8 @@ The tree is one Meson project whose static libraries the extension modules are l
 build of the tree: configure build-python/ at its top, compile the target `python`, zip what it made together with the
 .py files. Nothing is fetched. Why no ready-made backend: docs/decisions/080-wheel-backend.md.
 
-Settings: MOONCAKE_BUILD_DIR (default build-python) and MOONCAKE_MESON_ARGS (more arguments of `meson setup`).
+Settings: MOONCAKE_BUILD_DIR (default build-python), MOONCAKE_MESON_ARGS (more arguments of `meson setup`) and MOONCAKE_PLATFORM (of
+the wheel's tag: tools/wheel).
 """
 import base64
 import hashlib
@@ -35,7 +36,7 @@ def project():
 
 def tag():
     """The limited API since 3.11, where it has buffers; before that this very version."""
-    platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
+    platform = os.environ.get("MOONCAKE_PLATFORM") or re.sub(r"[-.]", "_", sysconfig.get_platform())
     if sys.version_info >= (3, 11):
         return f"cp311-abi3-{platform}"
     version = f"cp{sys.version_info.major}{sys.version_info.minor}"
