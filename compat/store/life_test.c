@@ -184,6 +184,31 @@ static void sessions_end_with_the_client(void **state)
     compat_client_destroy(other);
 }
 
+static int64_t read_key(struct compat_client *client, const char *name, char *into, size_t size)
+{
+    struct mc_span span = {into, size};
+    struct compat_get get = {.key = {name, strlen(name)}, .spans = &span, .nspans = 1};
+
+    compat_get(client, &get, 1);
+    return get.result;
+}
+
+/* More than one memfd: the client finds each of them, of its own node and of another process'. Only what is touched is committed. */
+static void segment_of_several_files(void **state)
+{
+    struct compat_client *owner = client_new((5ull << 30) / 2), *reader = client_new(0);
+    struct mc_span span = {(void *)(uintptr_t) "value", 5};
+    struct compat_put put = {.key = {"in one of three", 15}, .spans = &span, .nspans = 1};
+    char into[8];
+
+    assert_int_equal(compat_put(owner, &put, 1, NULL, 0), COMPAT_OK);
+    assert_int_equal(read_key(owner, "in one of three", into, sizeof(into)), 5);
+    assert_int_equal(read_key(reader, "in one of three", into, sizeof(into)), 5);
+    assert_memory_equal(into, "value", 5);
+    compat_client_destroy(owner);
+    compat_client_destroy(reader);
+}
+
 /* Turn over one bit wherever `text` lies in this client's segment. */
 static unsigned flip(struct compat_client *client, const char *text, size_t len)
 {
@@ -200,15 +225,6 @@ static unsigned flip(struct compat_client *client, const char *text, size_t len)
         }
     }
     return flipped;
-}
-
-static int64_t read_key(struct compat_client *client, const char *name, char *into, size_t size)
-{
-    struct mc_span span = {into, size};
-    struct compat_get get = {.key = {name, strlen(name)}, .spans = &span, .nspans = 1};
-
-    compat_get(client, &get, 1);
-    return get.result;
 }
 
 /* A bit that turns over in the owner's memory: with a second copy the right bytes, without one a miss; never the wrong ones. */
@@ -264,6 +280,7 @@ int main(void)
         cmocka_unit_test(closed_and_set_up_while_used),
         cmocka_unit_test(set_up_and_closed_by_many),
         cmocka_unit_test(sessions_end_with_the_client),
+        cmocka_unit_test(segment_of_several_files),
         cmocka_unit_test(flipped_bits_are_never_read),
     };
 

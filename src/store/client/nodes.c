@@ -76,6 +76,16 @@ static void map_segments(struct node *node)
     free(sizes);
 }
 
+static enum mc_path path_of_segments(const struct node *node)
+{
+    struct mc_region_key key;
+
+    if (node->segments->count == 0)
+        return MC_PATH_NONE;
+    memcpy(key.bytes, node->segments->row[0].region, sizeof(key.bytes));
+    return mc_peer_path(node->engine, &key);
+}
+
 static void announce(struct node *node)
 {
     struct mc_store *store = node->store;
@@ -85,7 +95,7 @@ static void announce(struct node *node)
     const char *bad;
 
     node->announced = true;
-    node->path = node->segments->count ? (uint8_t)mc_peer_path(node->engine, &node->probe_op.region) : MC_PATH_NONE;
+    node->path = (uint8_t)path_of_segments(node);
     if (shell_same_host(store, &node->member))
         map_segments(node);
     client_core_on_peer_up(store->core, now, node->peer, node->member.uuid, node->member.epoch);
@@ -109,19 +119,26 @@ void nodes_settle(struct mc_store *store)
 
 static void probe(struct node *node);
 
+static void probe_later(struct node *node)
+{
+    struct loop *loop = node->store->loop;
+
+    loop_timer_set(loop, &node->probe_again, deadline_after_ms(loop_now_ns(loop), PROBE_AGAIN_MS));
+}
+
 static void on_probe(struct mc_batch *batch, enum mc_status status, void *arg)
 {
     struct node *node = arg;
 
     mc_batch_free(batch);
+    free(node->probe_ops);
     node->probe = NULL;
     if (!store_link_up(node->link) || node->announced)
         return;
     if (status == MC_OK)
         announce(node);
     else
-        loop_timer_set(
-            node->store->loop, &node->probe_again, deadline_after_ms(loop_now_ns(node->store->loop), PROBE_AGAIN_MS));
+        probe_later(node);
 }
 
 static void on_probe_again(struct loop *loop, struct loop_timer *timer)
@@ -129,22 +146,30 @@ static void on_probe_again(struct loop *loop, struct loop_timer *timer)
     probe(container_of(timer, struct node, probe_again));
 }
 
-/* One small read: when it has come back the engines know each other, in both directions. */
+/* A byte of each segment: when they have come back the engines know each other, in both directions, and every segment that can be
+ * mapped is, so that mc_peer_map() has nothing to wait for: it would wait for this loop. */
 static void probe(struct node *node)
 {
-    uint64_t size;
+    uint32_t count = node->segments ? node->segments->count : 0;
 
     if (node->probe || node->announced || !node->segments || !store_link_up(node->link))
         return;
-    node->probe_op = (struct mc_op){.opcode = MC_READ, .local = node->probe_byte, .len = sizeof(node->probe_byte)};
-    if (node->segments->count == 0) {
+    if (count == 0) {
         announce(node); /* a node without memory: nothing to read, and nothing it could pull */
         return;
     }
-    node_segment(node, node->segments->row[0].id, &node->probe_op.region, &size);
-    if (mc_transfer_submit(node->engine, &node->probe_op, 1, PROBE_MS, on_probe, node, &node->probe) != MC_OK)
-        loop_timer_set(
-            node->store->loop, &node->probe_again, deadline_after_ms(loop_now_ns(node->store->loop), PROBE_AGAIN_MS));
+    node->probe_ops = calloc(count, sizeof(*node->probe_ops));
+    for (uint32_t i = 0; node->probe_ops && i < count; i++) {
+        struct mc_op *op = &node->probe_ops[i];
+
+        *op = (struct mc_op){.opcode = MC_READ, .local = &node->probe_byte, .len = 1};
+        memcpy(op->region.bytes, node->segments->row[i].region, sizeof(op->region.bytes));
+    }
+    if (!node->probe_ops ||
+        mc_transfer_submit(node->engine, node->probe_ops, count, PROBE_MS, on_probe, node, &node->probe) != MC_OK) {
+        free(node->probe_ops);
+        probe_later(node);
+    }
 }
 
 /* NODE_INFO: the first message of a node. */

@@ -50,8 +50,8 @@ struct node {
     struct node_segments *segments;
     struct buf info; /* its NODE_INFO, kept until it is announced */
     struct mc_batch *probe;
-    struct mc_op probe_op;
-    uint8_t probe_byte[64];
+    struct mc_op *probe_ops; /* of the probe under way: one for each segment */
+    uint8_t probe_byte;
     struct loop_timer probe_again;
     bool announced;
     bool hot;     /* callers may read from its memory */
