@@ -17,26 +17,34 @@ static void name_digest(struct slice name, uint8_t id[16])
     memcpy(id, digest, 16);
 }
 
-enum mc_status store_key_from(uint32_t ns, const struct mc_key *key, struct store_key *out)
+/* Everything that store_key_from() checks. */
+static enum mc_status key_check(const struct mc_key *key)
 {
     uint16_t shards = key->shards ? key->shards : 1;
 
     if (key->shard >= shards)
         return MC_EINVAL;
-    struct store_key made = {.ns = ns, .group = key->group, .shard = key->shard, .shards = shards, .kind = key->kind};
-    switch (key->kind) {
-    case MC_KEY_BLOCK: memcpy(made.id, key->id, 16); break;
-    case MC_KEY_NAMED:
-        if (!key->name || key->name_len == 0)
-            return MC_EINVAL;
-        if (key->name_len > MC_NAME_MAX)
-            return MC_ETOOBIG;
-        made.name = slice_of(key->name, key->name_len);
-        name_digest(made.name, made.id);
-        break;
-    default: return MC_EINVAL;
+    if (key->kind == MC_KEY_BLOCK)
+        return MC_OK;
+    if (key->kind != MC_KEY_NAMED || !key->name || key->name_len == 0)
+        return MC_EINVAL;
+    return key->name_len <= MC_NAME_MAX ? MC_OK : MC_ETOOBIG;
+}
+
+enum mc_status store_key_from(uint32_t ns, const struct mc_key *key, struct store_key *out)
+{
+    enum mc_status status = key_check(key);
+
+    if (status != MC_OK)
+        return status;
+    *out = (struct store_key){
+        .ns = ns, .group = key->group, .shard = key->shard, .shards = key->shards ? key->shards : 1, .kind = key->kind};
+    if (key->kind == MC_KEY_BLOCK) {
+        memcpy(out->id, key->id, 16);
+    } else {
+        out->name = slice_of(key->name, key->name_len);
+        name_digest(out->name, out->id);
     }
-    *out = made;
     return MC_OK;
 }
 
@@ -258,22 +266,36 @@ void store_key_put(struct buf *buf, const struct store_key *key)
     }
 }
 
-void store_key_get(struct cur *cur, struct store_key *key, const char *field)
+static void key_read(struct cur *cur, struct mc_key *key, const char *field)
 {
-    struct mc_key made = {.kind = cur_u8(cur, field)};
-
-    made.group = cur_u16(cur, field);
-    made.shard = cur_u16(cur, field);
-    made.shards = cur_u16(cur, field);
-    if (made.kind == MC_KEY_BLOCK) {
-        cur_copy(cur, made.id, 16, field);
+    *key = (struct mc_key){.kind = cur_u8(cur, field)};
+    key->group = cur_u16(cur, field);
+    key->shard = cur_u16(cur, field);
+    key->shards = cur_u16(cur, field);
+    if (key->kind == MC_KEY_BLOCK) {
+        cur_copy(cur, key->id, 16, field);
     } else {
         struct slice name = cur_bytes(cur, cur_u16(cur, field), field);
 
-        made.name = (const char *)name.ptr;
-        made.name_len = (uint32_t)name.len;
+        key->name = (const char *)name.ptr;
+        key->name_len = (uint32_t)name.len;
     }
-    *key = (struct store_key){.kind = MC_KEY_BLOCK, .shards = 1};
-    if (cur_status(cur) == MC_OK && store_key_from(0, &made, key) != MC_OK)
+    if (cur_status(cur) == MC_OK && key_check(key) != MC_OK)
         cur_fail(cur, field);
+}
+
+void store_key_get(struct cur *cur, struct store_key *key, const char *field)
+{
+    struct mc_key made;
+
+    key_read(cur, &made, field);
+    if (cur_status(cur) != MC_OK || store_key_from(0, &made, key) != MC_OK)
+        *key = (struct store_key){.kind = MC_KEY_BLOCK, .shards = 1};
+}
+
+void store_key_check(struct cur *cur, const char *field)
+{
+    struct mc_key made;
+
+    key_read(cur, &made, field);
 }

@@ -72,5 +72,7 @@ enum mc_status store_key_parse(struct slice text, struct store_key *key, char na
  * failure is sticky in the cursor under the name `field`. */
 void store_key_put(struct buf *buf, const struct store_key *key);
 void store_key_get(struct cur *cur, struct store_key *key, const char *field);
+void store_key_check(
+    struct cur *cur, const char *field); /* checks the same, makes no digest: for lists that are walked later */
 
 #endif

@@ -83,6 +83,7 @@ struct store_entry {
 };
 void store_entry_put(struct buf *list, const struct store_entry *entry);
 bool store_entry_next(struct cur *list, struct store_entry *entry); /* false at the end or (sticky) when malformed */
+bool store_entry_check_next(struct cur *list); /* the same without an entry: digests of names are dear, and made once */
 
 /* Verdict of the master on one entry of a commit, in their order. 12 bytes packed.
  *   MC_OK      indexed, as `version`          MC_EEXIST  named: lost against `version`, free it (the caller is told success)
@@ -110,6 +111,7 @@ static inline uint64_t store_u64_at(struct slice list, uint32_t index)
 }
 /* Keys are packed as key.h says (store_key_put). False at the end. */
 bool store_key_next(struct cur *list, uint32_t ns, struct store_key *key);
+bool store_key_check_next(struct cur *list); /* the same without a key */
 
 /* Ledger of a node: every object it ever accepted is in exactly one of the rows below the first. */
 enum store_ledger_row {

@@ -7,9 +7,8 @@ static struct slice field_keys(struct field *f, uint32_t *count, const char *nam
 {
     struct slice s = field_bytes(f, 0, FRAME_BODY_MAX, name);
     struct cur c = cur_of_slice(s);
-    struct store_key key;
 
-    for (*count = 0; store_key_next(&c, 0, &key); ++*count)
+    for (*count = 0; store_key_check_next(&c); ++*count)
         if (*count == STORE_KEYS_MAX)
             cur_fail(&c, name);
     field_join(f, &c);
@@ -20,9 +19,8 @@ static struct slice field_entries(struct field *f, const char *name)
 {
     struct slice s = field_bytes(f, 0, FRAME_BODY_MAX, name);
     struct cur c = cur_of_slice(s);
-    struct store_entry entry;
 
-    for (uint32_t n = 0; store_entry_next(&c, &entry); n++)
+    for (uint32_t n = 0; store_entry_check_next(&c); n++)
         if (n == STORE_RECORDS_MAX)
             cur_fail(&c, name);
     field_join(f, &c);

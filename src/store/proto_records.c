@@ -67,15 +67,8 @@ void store_entry_put(struct buf *list, const struct store_entry *entry)
     put_u32(list, entry->flags);
 }
 
-bool store_entry_next(struct cur *list, struct store_entry *entry)
+static void entry_rest_get(struct cur *list, struct store_entry *entry)
 {
-    if (cur_left(list) == 0 || cur_status(list) != MC_OK)
-        return false;
-
-    uint32_t ns = cur_u32(list, "entry namespace");
-
-    store_key_get(list, &entry->key, "entry key");
-    entry->key.ns = ns;
     entry->generation = cur_u64(list, "entry generation");
     entry->version = cur_u64(list, "entry version");
     entry->offset = cur_u64(list, "entry offset");
@@ -85,6 +78,30 @@ bool store_entry_next(struct cur *list, struct store_entry *entry)
     entry->flags = cur_u32(list, "entry flags");
     if (entry->length > MC_OBJECT_MAX)
         cur_fail(list, "entry length");
+}
+
+bool store_entry_next(struct cur *list, struct store_entry *entry)
+{
+    if (cur_left(list) == 0 || cur_status(list) != MC_OK)
+        return false;
+
+    uint32_t ns = cur_u32(list, "entry namespace");
+
+    store_key_get(list, &entry->key, "entry key");
+    entry->key.ns = ns;
+    entry_rest_get(list, entry);
+    return cur_status(list) == MC_OK;
+}
+
+bool store_entry_check_next(struct cur *list)
+{
+    struct store_entry entry;
+
+    if (cur_left(list) == 0 || cur_status(list) != MC_OK)
+        return false;
+    cur_u32(list, "entry namespace");
+    store_key_check(list, "entry key");
+    entry_rest_get(list, &entry);
     return cur_status(list) == MC_OK;
 }
 
@@ -108,6 +125,14 @@ bool store_key_next(struct cur *list, uint32_t ns, struct store_key *key)
         return false;
     store_key_get(list, key, "key");
     key->ns = ns;
+    return cur_status(list) == MC_OK;
+}
+
+bool store_key_check_next(struct cur *list)
+{
+    if (cur_left(list) == 0 || cur_status(list) != MC_OK)
+        return false;
+    store_key_check(list, "key");
     return cur_status(list) == MC_OK;
 }
 

@@ -200,19 +200,23 @@ void client_locate(struct client_core *core, uint64_t now, struct client_private
     client_wake_at(core, now);
 }
 
-static void take_answer(struct client_core *core, struct client_private *p, const struct store_found *found)
+/* What of an answer is for this call. *at: the first location that is for none of the calls before it; both are in the order of keys. */
+static void take_answer(
+    struct client_core *core, struct client_private *p, const struct store_found *found, uint32_t *at)
 {
     struct cached *c = p->key.kind == MC_KEY_NAMED ? client_cached(core, &p->key) : NULL;
     uint64_t floor = c ? c->floor : 0;
 
     p->place_count = p->place_at = 0;
     p->miss = p->key_index < found->misses.len ? (enum mc_miss)found->misses.ptr[p->key_index] : MC_MISS_NEVER;
-    for (uint32_t i = 0; i < store_loc_count(found->locs); i++) {
-        struct store_loc loc = store_loc_at(found->locs, i);
+    for (; *at < store_loc_count(found->locs); ++*at) {
+        struct store_loc loc = store_loc_at(found->locs, *at);
         struct place place;
 
-        if (loc.key != p->key_index)
-            continue;
+        if (loc.key > p->key_index)
+            break;
+        if (loc.key < p->key_index)
+            continue; /* of a call that has ended meanwhile */
         if (!client_place_of(core, found, &loc, &place)) {
             p->miss = MC_MISS_PEER_DOWN;
         } else if (place.version < floor) {
@@ -232,12 +236,13 @@ static void on_lookup(
 {
     struct lookup *lookup = container_of(request, struct lookup, request);
     struct list *link;
+    uint32_t at = 0;
 
     while ((link = list_pop_front(&lookup->waiting))) {
         struct client_private *p = list_entry(link, struct client_private, queue);
 
         if (msg && status == MC_OK) {
-            take_answer(core, p, &msg->found);
+            take_answer(core, p, &msg->found, &at);
             client_located(core, now, p);
         } else {
             locate_without_master(core, now, p);

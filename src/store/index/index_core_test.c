@@ -278,6 +278,39 @@ static void test_the_masters_own_lease(void **state)
     assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK);
 }
 
+/* Asked for all the time, a key costs its owner a notice for each step of its promise, and each covers what was promised until the next. */
+static void test_owners_hear_of_promises_now_and_then(void **state)
+{
+    struct fixture *f = *state;
+    struct store_key key = name_key();
+    struct store_msg ask = {.type = MSG_MASTER_LOOKUP, .lookup.promise_ms = 5000};
+    uint64_t told_until = 0, begin = f->now;
+    struct buf list;
+    unsigned notices = 0;
+
+    commit(f, 1, 11, 0);
+    buf_init(&list, 4096);
+    store_key_put(&list, &key);
+    ask.lookup.keys = buf_slice(&list);
+    while (f->now < begin + 2000 * NS_PER_MS) {
+        const struct store_msg *notice;
+        uint64_t promised;
+
+        say(f, 1, (struct store_msg){.type = MSG_NODE_GONE}); /* alive */
+        say(f, CLIENT, ask);
+        promised = f->now + 5000 * NS_PER_MS;
+        tick_at(f, f->now + 11 * NS_PER_MS); /* longer than notices are kept back */
+        notice = outbox_find(&f->out, 1, MSG_NODE_PROMISE);
+        if (notice) {
+            notices++;
+            told_until = f->now + notice->promise.ms * NS_PER_MS;
+        }
+        assert_true(told_until >= promised);
+    }
+    buf_fini(&list);
+    assert_in_range(notices, 8, 9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_upsert_past_an_unreachable_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(test_floor_of_a_lost_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_states_follow_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_owners_hear_of_promises_now_and_then, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_masters_own_lease, setup, teardown),
     };

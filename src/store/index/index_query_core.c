@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { LIST_MAX = 4096, PREFETCH_AHEAD = 6 };
+enum { LIST_MAX = 4096, PREFETCH_AHEAD = 6, PROMISE_STEP_MS = 250 };
 
 /* ---- rows: the nodes an answer names ---- */
 
@@ -79,6 +79,19 @@ static uint32_t promise_ms_of(const struct index_core *core, uint32_t asked)
     return asked < core->limits.promise_max_ms ? asked : core->limits.promise_max_ms;
 }
 
+/* Promise an entry, and say for how long its owners have to hear of it; 0: what they were told last covers this, too. A key that is
+ * asked for all the time would cost its owner a notice each time: so they are told when the promise gets into another step, and
+ * a step more than anybody was promised. */
+static uint32_t promise(struct index_core *core, uint64_t now, uint32_t entry, uint32_t ms)
+{
+    uint64_t until = now + ms * NS_PER_MS, before = table_promised(core->table, entry);
+
+    if (ms == 0 || until <= before)
+        return 0;
+    table_promise(core->table, entry, until);
+    return until / (PROMISE_STEP_MS * NS_PER_MS) == before / (PROMISE_STEP_MS * NS_PER_MS) ? 0 : ms + PROMISE_STEP_MS;
+}
+
 static bool rebuilding(const struct index_core *core)
 {
     for (uint32_t i = 0; i < core->members_top; i++)
@@ -93,7 +106,7 @@ static bool rebuilding(const struct index_core *core)
 static enum mc_miss lookup_one(
     struct index_core *core, uint64_t now, const struct store_key *key, uint32_t index, uint32_t promise_ms)
 {
-    uint32_t entry = table_find(core->table, key), found = 0, down = 0;
+    uint32_t entry = table_find(core->table, key), found = 0, down = 0, tell_ms = 0;
     struct table_copy copy;
 
     for (int suspects = 0; entry != TABLE_NONE && suspects <= 1; suspects++) {
@@ -108,15 +121,14 @@ static enum mc_miss lookup_one(
             }
             if (found < MC_REPLICAS_MAX)
                 loc_put(core, index, &copy, 0);
-            found++;
-            if (promise_ms)
-                index_promise(core, now, copy.owner, copy.generation, promise_ms);
+            if (found++ == 0)
+                tell_ms = promise(core, now, entry, promise_ms);
+            if (tell_ms)
+                index_promise(core, now, copy.owner, copy.generation, tell_ms);
         }
     }
     if (!found)
         return down ? MC_MISS_PEER_DOWN : miss_of(core, key);
-    if (promise_ms)
-        table_promise(core->table, entry, now + promise_ms * NS_PER_MS);
     return MC_MISS_NONE;
 }
 
@@ -170,15 +182,15 @@ static bool part_readable(struct index_core *core, const struct store_key *key, 
 static void prefix_copies(struct index_core *core, uint64_t now, const struct store_prefix *q, uint32_t block,
     uint32_t entry, bool wanted, struct store_found *found)
 {
-    uint32_t promise_ms = promise_ms_of(core, q->promise_ms);
+    uint32_t tell_ms = promise(core, now, entry, promise_ms_of(core, q->promise_ms));
     struct table_copy copy;
     uint32_t n = 0;
 
     for (uint32_t at = TABLE_NONE; table_next(core->table, entry, &at, &copy);) {
         if (copy.doomed || !index_readable(core, copy.owner))
             continue;
-        if (promise_ms)
-            index_promise(core, now, copy.owner, copy.generation, promise_ms);
+        if (tell_ms)
+            index_promise(core, now, copy.owner, copy.generation, tell_ms);
         if (!wanted)
             continue;
         if (core->row_stamp[copy.owner] != core->stamp)
@@ -191,8 +203,6 @@ static void prefix_copies(struct index_core *core, uint64_t now, const struct st
         if (n++ == 0)
             found->bytes += copy.length;
     }
-    if (promise_ms)
-        table_promise(core->table, entry, now + promise_ms * NS_PER_MS);
 }
 
 /* Rows were written when the node was first seen; what they lead is known only now. */
