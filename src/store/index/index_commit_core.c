@@ -465,12 +465,8 @@ static void report_one(struct index_core *core, uint64_t now, struct member *m, 
     if (e->version < floor_of(core, &e->key)) {
         entry = table_find_copy(core->table, owner, e->generation, &at);
         doom(core, now, entry, at, &copy, NULL, true);
-    } else if (e->version > version || core->bugs.lose_replica_order) {
-        doom_older(core, now, &e->key, core->bugs.lose_replica_order ? UINT64_MAX : e->version, NULL, true);
-        if (core->bugs.lose_replica_order && table_find_copy(core->table, owner, e->generation, &at) != TABLE_NONE) {
-            table_remove(core->table, table_find_copy(core->table, owner, e->generation, &at), at);
-            add(core, m, &e->key, &copy);
-        }
+    } else if (e->version > version) {
+        doom_older(core, now, &e->key, e->version, NULL, true);
     } else if (e->version < version) {
         entry = table_find_copy(core->table, owner, e->generation, &at);
         doom(core, now, entry, at, &copy, NULL, true);

@@ -33,9 +33,8 @@ struct index_limits {        /* 0: the default */
 
 /* Plantable faults, for the proof that tests/sim finds such things. Zero in production. */
 struct index_bugs {
-    bool keep_term;          /* terms of nodes are not looked at */
-    bool forget_stamp;       /* upsert and remove do not tell the old owners */
-    bool lose_replica_order; /* rebuild: the last reported version wins, not the highest */
+    bool keep_term;    /* terms of nodes are not looked at */
+    bool forget_stamp; /* upsert and remove do not tell the old owners */
 };
 
 /* `instance` is random per start; `seed` keys the tables. MC_OK, MC_ENOMEM. */
