@@ -48,6 +48,7 @@ enum {
     MC_TE_LINKS_MAX = 16,          /* connections to one peer */
     MC_TE_OPS_MAX = 1 << 20,       /* operations in one batch */
     MC_TE_DEADLINE_MAX = 86400000, /* ms; longer is MC_EINVAL */
+    MC_TE_COPIERS_MAX = 64,        /* threads that copy from memory of other processes at the same moment */
 };
 
 /* Options of an engine. Zero or NULL means the default; set `size` to sizeof(struct mc_te_opts). */
@@ -195,8 +196,9 @@ typedef void mc_done_fn(struct mc_batch *batch, enum mc_status status, void *arg
  *   MC_EPEERDOWN the peer is known to be gone                            MC_ENOMEM
  *   MC_ECLOSED   peer or engine is being closed (in a `done` that closing runs)
  * A single operation's failure: MC_ENOENT region gone, MC_EPERM flags forbid it, MC_EINVAL outside the region,
- * MC_EPEERDOWN, MC_ETIMEDOUT, MC_ECANCELED, MC_EPROTO (checksum, after retries). After a failed read the
- * content of `local` is undefined, after a failed write that of the remote range. */
+ * MC_EPEERDOWN, MC_ETIMEDOUT, MC_ECANCELED, MC_EPROTO (checksum, after retries), MC_EBUSY (same host:
+ * MC_TE_COPIERS_MAX threads of ours are copying already). After a failed read the content of `local` is undefined,
+ * after a failed write that of the remote range. */
 MC_API enum mc_status mc_transfer_submit(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
     mc_done_fn *done, void *arg, struct mc_batch **out);
 

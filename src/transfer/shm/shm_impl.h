@@ -20,7 +20,7 @@
 
 #define PAGE_MAGIC   0x4750434du /* "MCPG" */
 #define PAGE_VERSION 1
-#define HAZARDS      64
+#define HAZARDS      MC_TE_COPIERS_MAX
 #define CALLS        64 /* SHM_PULL requests of ours in flight per session */
 #define SHM_PIECE    PIECE_MAX
 #define MAPPINGS_MAX SEGMENTS_MAX
