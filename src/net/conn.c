@@ -569,6 +569,11 @@ bool conn_ready(const struct conn *conn)
     return conn->state == CONN_READY;
 }
 
+struct loop_io *conn_io(struct conn *conn)
+{
+    return &conn->io;
+}
+
 const struct hello *conn_peer(const struct conn *conn)
 {
     return &conn->peer;

@@ -188,6 +188,9 @@ const struct hello *conn_peer(const struct conn *conn);
 uint16_t conn_protocol(const struct conn *conn);
 uint64_t conn_features(const struct conn *conn);
 
+/* What a borrower of the loop waits for (loop.h). Lent until on_close. */
+struct loop_io *conn_io(struct conn *conn);
+
 /* "10.0.0.7:7001" or "unix:/..." for log lines; lent. */
 const char *conn_name(const struct conn *conn);
 bool conn_is_unix(const struct conn *conn);

@@ -428,6 +428,15 @@ static bool fds_take(struct conn *conn, struct msghdr *msg)
     return ok;
 }
 
+static size_t room_of(const struct iovec *iov, int count)
+{
+    size_t room = 0;
+
+    for (int i = 0; i < count; i++)
+        room += iov[i].iov_len;
+    return room;
+}
+
 /* `uncut`: the look at where the bytes go began with uncut_begin(); UNCUT_AGAIN: it must be done again. */
 static ssize_t receive(struct conn *conn, struct iovec *iov, int count, bool uncut)
 {
@@ -448,6 +457,7 @@ static ssize_t receive(struct conn *conn, struct iovec *iov, int count, bool unc
         n = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n == -1 && errno == EINTR)
         return UNCUT_AGAIN;
+    conn->rx_drained = n >= 0 && (size_t)n < room_of(iov, count);
     if (n >= 0 && conn->is_unix && !fds_take(conn, &msg)) {
         protocol_error(conn, MC_EPROTO, "descriptors (too many)");
         errno = EAGAIN;
@@ -560,9 +570,9 @@ void conn_readable(struct conn *conn)
     eat_all(conn); /* what was left when the owner paused */
     while (total < TURN_BYTES && (may_go_on(conn) || conn->state == CONN_CLOSING)) {
         n = receive_once(conn);
-        if (n == 0)
-            break;
         total += n;
+        if (n == 0 || conn->rx_drained)
+            break; /* should more have come meanwhile, it is reported: the loop is level triggered */
     }
     conn->rx_busy = false;
 }

@@ -1,6 +1,7 @@
 /* loop.h - an event loop: sockets, timers, tasks from other threads. One thread owns everything registered with it.
  *
- * A thin shell over one libevent event_base (docs/decisions/010-libevent.md), which the HTTP glue shares.
+ * An epoll set of our own; libevent, which serves HTTP, is a guest that waits in its place once somebody asks for it
+ * (docs/decisions/010-libevent.md).
  *
  * Order within one turn: socket and timer callbacks as they come, then tasks posted by other threads, then deferred tasks,
  * then sleep until something happens. Nothing runs while nothing happens: an idle loop uses no CPU.
@@ -12,8 +13,8 @@
  *
  * Ownership: struct loop_task, loop_timer and loop_io are embedded in objects of the caller and must be cancelled/stopped
  * before those are freed.
- * Threads: loop_post(), loop_stop(), loop_call() from any thread; everything else from the loop's thread, or from any one
- * thread while the loop does not run. Functions check this with assertions. */
+ * Threads: loop_post(), loop_stop(), loop_call(), loop_borrow() from any thread; everything else from the loop's thread, or from
+ * any one thread while the loop does not run. Functions check this with assertions. Who has borrowed the loop is its thread. */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
 
@@ -51,7 +52,8 @@ void loop_thread_stop(struct loop *loop);
 /* Is the caller the thread that runs the loop (or does it not run at all)? For assertions. */
 bool loop_in_thread(const struct loop *loop);
 
-/* For the HTTP glue and other users of libevent on the same loop; they call loop_enter() first in their callbacks. */
+/* For the HTTP glue and other users of libevent on the same loop; they call loop_enter() first in their callbacks. From the first
+ * call on the loop is not lent any more. NULL: no memory (logged). */
 struct event_base *loop_event_base(struct loop *loop);
 
 /* Update the cached time and run the gap watchers if we were stopped. Done before every callback of this header; what a watcher
@@ -70,7 +72,8 @@ struct loop_task {
     loop_task_fn *fn;
     struct loop_task *next; /* posted: the one posted before */
     struct list link;       /* deferred */
-    atomic_bool queued;     /* set by whoever queues it, cleared by the loop just before fn runs */
+    bool home; /* never run by a borrower: it calls what belongs to the application. Set after loop_task_init() */
+    atomic_bool queued; /* set by whoever queues it, cleared by the loop just before fn runs */
 };
 
 static inline void loop_task_init(struct loop_task *task, loop_task_fn *fn)
@@ -78,6 +81,7 @@ static inline void loop_task_init(struct loop_task *task, loop_task_fn *fn)
     task->fn = fn;
     task->next = NULL;
     list_init(&task->link);
+    task->home = false;
     atomic_init(&task->queued, false);
 }
 
@@ -142,10 +146,11 @@ struct loop_io {
     unsigned want; /* enum loop_events */
     loop_io_fn *fn;
     struct loop *loop;
-    struct event *events[2];
+    bool watched; /* in the epoll set */
+    bool led;     /* a borrower waits for it */
 };
 
-/* Begin watching fd for `want` (may be 0). The descriptor stays the caller's and must stay open until loop_io_stop().
+/* Begin watching fd for `want` (may be 0); one loop_io per descriptor. It stays the caller's and must stay open until loop_io_stop().
  * MC_OK, MC_ENOMEM, MC_ESYS: nothing registered. */
 enum mc_status loop_io_start(struct loop *loop, struct loop_io *io, int fd, unsigned want, loop_io_fn *fn);
 
@@ -167,5 +172,38 @@ struct loop_gap {
 /* `fn` runs when more than LOOP_GAP_NS passed without this loop running while a timer was set. In the order registered. */
 void loop_gap_watch(struct loop *loop, struct loop_gap *gap);
 void loop_gap_unwatch(struct loop *loop, struct loop_gap *gap);
+
+/* --- lending: who waits for an answer runs the connection himself, in place of a switch of threads each way ---
+ *
+ *     if (loop_borrow(loop)) {
+ *         ... start something that will be answered over `ios` ...
+ *         if (loop_lead_begin(loop, ios, count))
+ *             while (!answered && loop_lead_wait(loop))
+ *                 ;
+ *         loop_return(loop);
+ *     }
+ *
+ * The borrower owns the loop, but runs only what he began: no timers, no posted tasks, no descriptors but those he leads, no
+ * deferred task that is `home`. */
+#define LOOP_LED_MAX 16
+
+/* Be the loop's thread until loop_return(). Does not wait. False: it is busy, or was stopped just now, or is never lent (it does not run, or
+ * libevent waits for it); post something to it. */
+bool loop_borrow(struct loop *loop);
+
+/* Runs what was deferred meanwhile, or leaves it to the loop's thread. */
+void loop_return(struct loop *loop);
+
+/* From here to loop_return() these descriptors (at most LOOP_LED_MAX) are waited for by loop_lead_wait() only. False: there are none, or
+ * another thread leads. */
+bool loop_lead_begin(struct loop *loop, struct loop_io *const *ios, unsigned count);
+
+/* Run what was deferred, lend the loop on while waiting for one of the descriptors, and run its callbacks. Also returns after
+ * loop_lead_kick(). False: the process was stopped for so long that the loop's thread has to look first; go and wait otherwise. */
+bool loop_lead_wait(struct loop *loop);
+
+/* Make the loop_lead_wait() of another thread return: what it waits for has come by another way. Loop's thread; nothing happens when
+ * nobody waits. */
+void loop_lead_kick(struct loop *loop);
 
 #endif
