@@ -72,6 +72,8 @@ void batch_signal(struct mc_batch *batch)
             n = write(te->eventfd, &one, sizeof(one));
         while (n < 0 && errno == EINTR);
     }
+    if (batch->led)
+        loop_lead_kick(te->loop);
     word_wake(&batch->finished);
 }
 
@@ -102,12 +104,15 @@ static void batch_finish(struct mc_batch *batch)
     list_del(&batch->link);
     batch_settle(batch);
     atomic_store(&batch->status, batch->first);
-    if (!batch->done) {
+    if (batch->led) { /* its caller looks when he owns the loop, perhaps now */
         batch_signal(batch);
-        return;
+    } else if (batch->done) {
+        list_push_back(&te->finished, &batch->link);
+        loop_defer(te->loop, &te->done_task);
+    } else {
+        list_push_back(&te->settled, &batch->link);
+        loop_defer(te->loop, &te->settled_task);
     }
-    list_push_back(&te->finished, &batch->link);
-    loop_defer(te->loop, &te->done_task);
 }
 
 void batch_run_done(struct mc_te *te)
@@ -115,6 +120,15 @@ void batch_run_done(struct mc_te *te)
     struct list *it;
 
     while ((it = list_pop_front(&te->finished)) != NULL)
+        batch_release(list_entry(it, struct mc_batch, link));
+}
+
+/* At the end of the turn: woken in the middle of it they would find the loop busy and could not borrow it for what they do next. */
+void batch_tell_settled(struct mc_te *te)
+{
+    struct list *it;
+
+    while ((it = list_pop_front(&te->settled)) != NULL)
         batch_release(list_entry(it, struct mc_batch, link));
 }
 
@@ -312,7 +326,7 @@ void mc_batch_cancel(struct mc_batch *batch)
 {
     struct mc_te *te = batch->te;
 
-    if (atomic_load(&batch->finished))
+    if (atomic_load(&batch->finished) == WORD_SET)
         return;
     if (!loop_in_thread(te->loop)) {
         loop_call(te->loop, batch_cancel_on_loop, batch);
@@ -326,7 +340,7 @@ void mc_batch_cancel(struct mc_batch *batch)
         fence_wait(batch->fence_until_ns);
         batch_finish(batch);
     }
-    if (list_linked(&batch->link)) { /* its `done` was about to run */
+    if (list_linked(&batch->link)) { /* it was about to be told */
         list_del(&batch->link);
         batch_release(batch);
     }

@@ -151,6 +151,7 @@ struct mc_batch {
     mc_done_fn *done;
     void *done_arg;
     bool in_done, freed; /* its `done` runs; and has freed it */
+    bool led;            /* its caller waits at the sockets */
     struct list link;    /* te->incoming, then peer->batches */
     struct list xfers;   /* in order of ops */
     struct loop_timer timer;
@@ -180,6 +181,7 @@ void batch_take_incoming(struct mc_te *te);
 /* Fail all batches of the peer and complete them before this returns (their `done` is queued: batch_run_done). */
 void batch_fail_peer(struct mc_peer *peer, enum mc_status why);
 void batch_run_done(struct mc_te *te);
+void batch_tell_settled(struct mc_te *te);
 
 /* batch_build.c: ops that cannot be right fail alone, the others are cut into xfers. MC_OK, MC_ENOMEM. */
 enum mc_status batch_build(struct mc_batch *batch);
@@ -194,10 +196,12 @@ void room_give(struct mc_peer *peer, uint32_t n);
 
 /* ---- wait.c, any thread ---- */
 
+enum { WORD_UNSET, WORD_SET, WORD_WAITED /* unset, and somebody sleeps until it is */ };
+
 /* Sleep until then; for the rare cases where the loop's thread itself has to sit out a fence. */
 void fence_wait(uint64_t until_ns);
 
-/* Wait for / wake on a 32-bit word that becomes 1. */
+/* Wait for / wake on a 32-bit word that becomes 1: WORD_SET. */
 bool word_wait(_Atomic uint32_t *word, uint64_t deadline_ns);
 void word_wake(_Atomic uint32_t *word);
 
@@ -316,7 +320,8 @@ struct mc_te {
 
     struct list incoming; /* struct mc_batch, guarded by lock */
     struct list finished; /* struct mc_batch whose `done` is to run */
-    struct loop_task incoming_task, pump_task, done_task;
+    struct list settled;  /* those without: their caller is to be woken */
+    struct loop_task incoming_task, pump_task, done_task, settled_task;
     struct list peers, links;
     struct loop_gap gap;
     struct shm *shm; /* NULL: no shared memory asked for */

@@ -158,7 +158,7 @@ static void peer_retry(struct loop *loop, struct loop_timer *timer)
 
 static void open_decide(struct mc_peer *peer, enum mc_status status)
 {
-    if (atomic_load(&peer->opened))
+    if (atomic_load(&peer->opened) == WORD_SET)
         return;
     peer->open_status = status;
     word_wake(&peer->opened);
@@ -274,6 +274,7 @@ void peer_end(struct mc_peer *peer)
     shm_unmap_all(peer);
     batch_fail_peer(peer, MC_ECLOSED);
     tcp_drop_links(peer);
+    batch_tell_settled(peer->te);
     batch_run_done(peer->te);
     peer_free(peer);
 }
@@ -393,6 +394,7 @@ static void peer_close_on_loop(struct loop *loop, void *arg)
         atomic_store(&peer->closing, true);
         shm_unmap_all(peer);
         batch_fail_peer(peer, MC_ECLOSED);
+        batch_tell_settled(peer->te);
         batch_run_done(peer->te);
         atomic_store(&peer->closing, peer->te->closing); /* its links may stand, and be asked for again */
         peer_inbound_release(peer);

@@ -1,6 +1,7 @@
 /* submit.c - how a batch is begun, in the caller's thread: is there room, is the peer there, can it be done at once?
  *
- * What is not done at once goes to te->incoming, and batch.c has it from there. */
+ * What is not done at once goes to te->incoming, and batch.c has it from there. A caller who is going to wait anyway takes it from
+ * there himself when the loop sleeps, and waits at the sockets (net/loop.h, lending). */
 #include <stdlib.h>
 
 #include "transfer/core.h"
@@ -90,9 +91,50 @@ static enum mc_status submit_check(struct mc_peer *peer, const struct mc_op *ops
     return room_take(peer, n) ? MC_OK : MC_AGAIN;
 }
 
-static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
-    uint64_t deadline_ns, uint64_t inline_max, mc_done_fn *done, void *arg, struct mc_batch **out)
+/* The descriptors by which the answers to the batch come. */
+static unsigned batch_answers(const struct mc_batch *batch, struct loop_io *ios[LOOP_LED_MAX])
 {
+    unsigned count = 0;
+
+    list_for_each (it, &batch->xfers) {
+        const struct xfer *xfer = list_entry(it, struct xfer, order);
+        struct loop_io *io = NULL;
+        unsigned i = 0;
+
+        if (xfer->state == XFER_FLYING && xfer->via->ops->answers)
+            io = xfer->via->ops->answers(xfer);
+        while (i < count && ios[i] != io)
+            i++;
+        if (io && i == count && count < LOOP_LED_MAX)
+            ios[count++] = io;
+    }
+    return count;
+}
+
+/* In the loop's place. */
+static void batch_lead(struct mc_batch *batch)
+{
+    struct loop *loop = batch->te->loop;
+    struct loop_io *ios[LOOP_LED_MAX];
+
+    batch_take_incoming(batch->te);
+    peer_pump(batch->peer);
+    if (atomic_load(&batch->finished) != WORD_SET && loop_lead_begin(loop, ios, batch_answers(batch, ios))) {
+        batch->led = true;
+        while (atomic_load(&batch->finished) != WORD_SET && loop_lead_wait(loop))
+            ;
+        batch->led = false;
+    }
+    loop_return(loop);
+}
+
+/* What the caller does next. */
+enum then { THEN_GO_ON, THEN_WAIT };
+
+static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
+    uint64_t deadline_ns, enum then then, mc_done_fn *done, void *arg, struct mc_batch **out)
+{
+    uint64_t inline_max = then == THEN_WAIT ? UINT64_MAX : INLINE_BYTES;
     struct mc_te *te = peer->te;
     struct mc_batch *batch;
     enum mc_status status = submit_check(peer, ops, n, deadline_ms);
@@ -116,20 +158,23 @@ static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_
     pthread_mutex_lock(&te->lock);
     list_push_back(&te->incoming, &batch->link);
     pthread_mutex_unlock(&te->lock);
-    loop_post(te->loop, &te->incoming_task);
+    if (then == THEN_WAIT && loop_borrow(te->loop))
+        batch_lead(batch);
+    else
+        loop_post(te->loop, &te->incoming_task);
     return MC_OK;
 }
 
 enum mc_status mc_transfer_submit(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
     mc_done_fn *done, void *arg, struct mc_batch **out)
 {
-    return submit_at(peer, ops, n, deadline_ms, deadline_after_ms(now_ns(), deadline_ms), INLINE_BYTES, done, arg, out);
+    return submit_at(peer, ops, n, deadline_ms, deadline_after_ms(now_ns(), deadline_ms), THEN_GO_ON, done, arg, out);
 }
 
 static enum mc_status submit_sync(struct mc_peer *peer, struct mc_op *ops, uint32_t n, uint32_t deadline_ms,
     uint64_t deadline_ns, struct mc_batch **out)
 {
-    return submit_at(peer, ops, n, deadline_ms, deadline_ns, UINT64_MAX, NULL, NULL, out);
+    return submit_at(peer, ops, n, deadline_ms, deadline_ns, THEN_WAIT, NULL, NULL, out);
 }
 
 /* There was no room: again whenever a batch has ended. */

@@ -41,6 +41,11 @@ static void done_run(struct loop *loop, struct loop_task *task)
     batch_run_done(container_of(task, struct mc_te, done_task));
 }
 
+static void settled_run(struct loop *loop, struct loop_task *task)
+{
+    batch_tell_settled(container_of(task, struct mc_te, settled_task));
+}
+
 void te_pump_later(struct mc_te *te)
 {
     if (!te->closing)
@@ -199,11 +204,14 @@ static enum mc_status te_new(const struct mc_te_opts *opts, struct mc_te **out)
     pthread_mutex_init(&te->lock, NULL);
     list_init(&te->incoming);
     list_init(&te->finished);
+    list_init(&te->settled);
     list_init(&te->peers);
     list_init(&te->links);
     loop_task_init(&te->incoming_task, incoming_run);
     loop_task_init(&te->pump_task, pump_run);
     loop_task_init(&te->done_task, done_run);
+    te->done_task.home = true;
+    loop_task_init(&te->settled_task, settled_run);
     *out = te;
     return MC_OK;
 }
@@ -311,15 +319,18 @@ static void te_stop(struct loop *loop, void *arg)
         atomic_store(&list_entry(it, struct mc_peer, link)->closing, true);
     list_for_each (it, &te->peers)
         batch_fail_peer(list_entry(it, struct mc_peer, link), MC_ECLOSED);
+    batch_tell_settled(te);
     batch_run_done(te); /* while all handles are still good: a callback may use any of them */
     while (!list_empty(&te->peers))
         peer_end(list_first(&te->peers, struct mc_peer, link));
     transports_fini(te);
     shm_stop(te->shm);
     loop_gap_unwatch(loop, &te->gap);
+    batch_tell_settled(te);
     batch_run_done(te);
     loop_defer_cancel(loop, &te->pump_task);
     loop_defer_cancel(loop, &te->done_task);
+    loop_defer_cancel(loop, &te->settled_task);
 }
 
 void mc_te_destroy(struct mc_te *te)

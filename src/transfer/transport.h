@@ -20,6 +20,7 @@ struct mc_te;
 struct mc_peer;
 struct xfer;
 struct transport;
+struct loop_io;
 
 enum transport_caps {
     TRANSPORT_READ = 1,      /* carries MC_READ */
@@ -59,6 +60,10 @@ struct transport_ops {
     /* Is the peer still copying from a write that was taken back `waited_ns` ago? Asked about once a FENCE_POLL_NS, after the time
      * that cancel() gave, of xfers with a fence_id, until it says no; it has to in the end. NULL: that time was enough. */
     bool (*copying)(struct transport *self, struct mc_peer *peer, const struct xfer *xfer, uint64_t waited_ns);
+
+    /* The descriptor by which the answer to a flying xfer comes, for a thread that waits for it in place of the loop's. NULL slot,
+     * or NULL: there is none. */
+    struct loop_io *(*answers)(const struct xfer *xfer);
 
     /* Cut one connection to the peer, as a broken network would. NULL without TRANSPORT_LINKS. For fault. */
     void (*cut)(struct transport *self, struct mc_peer *peer);

@@ -18,10 +18,14 @@ void word_wait_change(_Atomic uint32_t *word, uint32_t value, uint64_t deadline_
 
 bool word_wait(_Atomic uint32_t *word, uint64_t deadline_ns)
 {
-    while (atomic_load(word) == 0) {
+    uint32_t seen = WORD_UNSET;
+
+    if (!atomic_compare_exchange_strong(word, &seen, WORD_WAITED) && seen == WORD_SET)
+        return true;
+    while (atomic_load(word) != WORD_SET) {
         if (deadline_passed(deadline_ns, now_ns()))
             return false;
-        word_wait_change(word, 0, deadline_ns);
+        word_wait_change(word, WORD_WAITED, deadline_ns);
     }
     return true;
 }
@@ -34,8 +38,8 @@ void word_wake_waiters(_Atomic uint32_t *word)
 /* The word may be gone as soon as it is set: waking an address nobody waits at is harmless. */
 void word_wake(_Atomic uint32_t *word)
 {
-    atomic_store(word, 1);
-    word_wake_waiters(word);
+    if (atomic_exchange(word, WORD_SET) == WORD_WAITED)
+        word_wake_waiters(word);
 }
 
 /* On the loop's thread a fence can only be sat out, when something is closed or cancelled there. */

@@ -146,6 +146,13 @@ uint64_t pull_cancel(struct xfer *xfer)
     return now_ns() + FENCE_FIRST_NS;
 }
 
+struct loop_io *pull_answers(const struct xfer *xfer)
+{
+    const struct call *call = xfer->slot;
+
+    return conn_ready(call->session->conn) ? conn_io(call->session->conn) : NULL;
+}
+
 /* The process that shows a hazard for this token; 0: none does. */
 static pid_t copying_process(struct shm *shm, uint64_t token)
 {

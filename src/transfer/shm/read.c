@@ -244,6 +244,7 @@ const struct transport_ops shm_memfd_ops = {
     .submit = shm_submit,
     .cancel = shm_cancel,
     .copying = shm_copying,
+    .answers = pull_answers,
 };
 
 const struct transport_ops shm_vm_ops = {
@@ -255,6 +256,7 @@ const struct transport_ops shm_vm_ops = {
     .submit = shm_submit,
     .cancel = shm_cancel,
     .copying = shm_copying,
+    .answers = pull_answers,
 };
 
 /* ---- in the calling thread ---- */

@@ -192,6 +192,7 @@ void mapping_put(struct mapping *mapping); /* NULL is fine */
 /* pull.c */
 enum mc_status pull_submit(struct session *session, enum mc_path path, struct xfer *xfer);
 uint64_t pull_cancel(struct xfer *xfer);
+struct loop_io *pull_answers(const struct xfer *xfer);
 bool pull_copying(struct shm *shm, const struct xfer *xfer, uint64_t waited_ns);
 void pull_frame(struct session *session, const struct frame *frame);
 void pull_answer(struct session *session, const struct frame *frame);

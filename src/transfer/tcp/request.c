@@ -355,6 +355,13 @@ static uint64_t tcp_cancel(struct transport *self, struct mc_peer *peer, struct 
     return 0;
 }
 
+static struct loop_io *tcp_answers(const struct xfer *xfer)
+{
+    const struct slot *slot = xfer->slot;
+
+    return conn_ready(slot->link->conn) ? conn_io(slot->link->conn) : NULL;
+}
+
 static void tcp_cut(struct transport *self, struct mc_peer *peer)
 {
     list_for_each (it, &peer->links) {
@@ -374,5 +381,6 @@ const struct transport_ops tcp_ops = {
     .fit = tcp_fit,
     .submit = tcp_submit,
     .cancel = tcp_cancel,
+    .answers = tcp_answers,
     .cut = tcp_cut,
 };
