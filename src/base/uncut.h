@@ -7,7 +7,7 @@
  *         uncut_begin();
  *         if (!still_wanted())
  *             return MC_ECANCELED;
- *         n = uncut_pread(fd, dst, len, off);
+ *         n = uncut_recvmsg(fd, &msg, flags);
  *     } while (n == UNCUT_AGAIN);
  *
  * How: the call is the last instruction of a restartable sequence (rseq(2), which glibc registers for each thread). When the thread
@@ -16,6 +16,9 @@
  *
  * Where there is no such thing (other processors than x86-64, a libc or kernel without rseq, the race detector, which must see the
  * call) these are the plain calls, and a gap of some tens of nanoseconds stays: docs/decisions/021.
+ * Copying works the same way, in the thread itself: who is stopped in the middle of uncut_copy() does not go on with it, but returns with
+ * what was copied by then.
+ *
  * What lies between the two should make no system call that takes long: a stop inside one may go unseen on newer kernels.
  * Threads: any; a begin and its call belong to one thread. */
 #ifndef BASE_UNCUT_H
@@ -33,14 +36,21 @@ void uncut_begin(void);
 
 /* As the calls of libc they are named for; or UNCUT_AGAIN: nothing was called, look again. */
 ssize_t uncut_recvmsg(int fd, struct msghdr *msg, int flags);
-ssize_t uncut_pread(int fd, void *dst, size_t len, off_t at);
 ssize_t uncut_process_vm_readv(pid_t pid, const struct iovec *here, unsigned long here_count, const struct iovec *there,
     unsigned long there_count);
+
+/* Copy, after uncut_copy_begin(). Returns how much was copied, from the front: less than `len` when the thread lost its processor since the
+ * begin; then look again, and copy the rest. The ranges must not overlap. At the speed of memcpy, where there is no restartable sequence
+ * at that of process_vm_readv within this process. -1: that failed (errno). */
+void uncut_copy_begin(void);
+ssize_t uncut_copy(void *dst, const void *src, size_t len);
 
 /* Is the gap closed in this thread? */
 bool uncut_works(void);
 
-/* For the test: the address of the system call's instruction, NULL where there is none of ours. */
+/* For the test: addresses of the system call's instruction, and of the one that ends a round of the copy; NULL where there is none of
+ * ours. */
 void *uncut_instruction(void);
+void *uncut_copy_instruction(void);
 
 #endif

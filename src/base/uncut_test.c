@@ -23,36 +23,38 @@
 
 enum { TAKEN_BACK = 42, STORED = 43 };
 
+enum { COPIED = 1000 };
+
 struct shared {
     volatile int wanted, looks;
     char byte;
+    char copied[COPIED];
 };
 
-static int fd;
+/* A byte of this process, by the call. */
+static ssize_t read_byte(pid_t pid, char *to)
+{
+    static char source = 'x';
+    struct iovec here = {to, 1}, there = {&source, 1};
+
+    return uncut_process_vm_readv(pid, &here, 1, &there, 1);
+}
 
 static void simple(void **state)
 {
-    struct iovec here, there;
-    char byte = 0, other = 'y';
+    char byte = 0;
     ssize_t n;
 
     do
         uncut_begin();
-    while ((n = uncut_pread(fd, &byte, 1, 0)) == UNCUT_AGAIN);
+    while ((n = read_byte(getpid(), &byte)) == UNCUT_AGAIN);
     assert_int_equal(n, 1);
     assert_int_equal(byte, 'x');
     do
         uncut_begin();
-    while ((n = uncut_pread(-1, &byte, 1, 0)) == UNCUT_AGAIN);
+    while ((n = read_byte(-1, &byte)) == UNCUT_AGAIN);
     assert_int_equal(n, -1);
-    assert_int_equal(errno, EBADF);
-    here = (struct iovec){&byte, 1};
-    there = (struct iovec){&other, 1};
-    do
-        uncut_begin();
-    while ((n = uncut_process_vm_readv(getpid(), &here, 1, &there, 1)) == UNCUT_AGAIN);
-    assert_int_equal(n, 1);
-    assert_int_equal(byte, 'y');
+    assert_int_equal(errno, ESRCH);
 }
 
 /* ---- interrupted in the look ---- */
@@ -78,7 +80,7 @@ static void interrupted_while_looking(void **state)
     setitimer(ITIMER_REAL, &soon, NULL);
     while (!alarms)
         ;
-    assert_int_equal(uncut_pread(fd, &byte, 1, 0), UNCUT_AGAIN);
+    assert_int_equal(read_byte(getpid(), &byte), UNCUT_AGAIN);
     assert_int_equal(byte, 0);
     signal(SIGALRM, SIG_DFL);
 }
@@ -87,6 +89,7 @@ static void interrupted_while_looking(void **state)
 
 static void look_and_call(struct shared *shared)
 {
+    pid_t pid = getpid();
     ssize_t n;
 
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
@@ -97,9 +100,34 @@ static void look_and_call(struct shared *shared)
         shared->looks++;
         if (!shared->wanted)
             _exit(TAKEN_BACK);
-        n = uncut_pread(fd, &shared->byte, 1, 0);
+        n = read_byte(pid, &shared->byte);
     } while (n == UNCUT_AGAIN);
     _exit(n == 1 ? STORED : 1);
+}
+
+/* From COPIED bytes 'x'. */
+static void look_and_copy(struct shared *shared)
+{
+    char from[COPIED];
+    size_t done = 0;
+
+    memset(from, 'x', sizeof(from));
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+        _exit(1);
+    raise(SIGSTOP);
+    while (done < COPIED) {
+        ssize_t n;
+
+        uncut_copy_begin();
+        shared->looks++;
+        if (!shared->wanted)
+            _exit(TAKEN_BACK);
+        n = uncut_copy(shared->copied + done, from + done, COPIED - done);
+        if (n < 0)
+            _exit(1);
+        done += (size_t)n;
+    }
+    _exit(STORED);
 }
 
 static void registers_step_back(pid_t pid, uintptr_t to)
@@ -115,16 +143,15 @@ static void registers_step_back(pid_t pid, uintptr_t to)
 }
 
 /* Runs the child up to the instruction, then as `wanted` says. Its exit code. */
-static int stopped_at_the_call(struct shared *shared, bool wanted)
+static int stopped_at(void *at, void (*child)(struct shared *shared), struct shared *shared, bool wanted)
 {
-    void *at = uncut_instruction();
     pid_t pid = fork();
     long code;
     int status;
 
     assert_true(pid >= 0);
     if (pid == 0)
-        look_and_call(shared);
+        child(shared);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFEXITED(status)) {
         print_message("tracing a child is not allowed here\n");
@@ -156,15 +183,64 @@ static void stopped_between_look_and_call(void **state)
         skip();
     }
     shared->wanted = 1;
-    assert_int_equal(stopped_at_the_call(shared, false), TAKEN_BACK);
+    assert_int_equal(stopped_at(uncut_instruction(), look_and_call, shared, false), TAKEN_BACK);
     assert_true(shared->looks >= 2);
     assert_int_equal(shared->byte, 0);
     shared->wanted = 1;
     shared->looks = 0;
-    assert_int_equal(stopped_at_the_call(shared, true), STORED);
+    assert_int_equal(stopped_at(uncut_instruction(), look_and_call, shared, true), STORED);
     assert_true(shared->looks >= 2);
     assert_int_equal(shared->byte, 'x');
     munmap(shared, sizeof(*shared));
+}
+
+/* At the end of the first round of 64 bytes. */
+static void stopped_in_the_copy(void **state)
+{
+    struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(shared != MAP_FAILED);
+    if (!uncut_works()) {
+        print_message("no restartable sequences here\n");
+        skip();
+    }
+    shared->wanted = 1;
+    assert_int_equal(stopped_at(uncut_copy_instruction(), look_and_copy, shared, false), TAKEN_BACK);
+    assert_int_equal(shared->copied[63], 'x');
+    for (int i = 64; i < COPIED; i++)
+        assert_int_equal(shared->copied[i], 0);
+    shared->wanted = 1;
+    shared->looks = 0;
+    assert_int_equal(stopped_at(uncut_copy_instruction(), look_and_copy, shared, true), STORED);
+    assert_true(shared->looks >= 2);
+    for (int i = 0; i < COPIED; i++)
+        assert_int_equal(shared->copied[i], 'x');
+    munmap(shared, sizeof(*shared));
+}
+
+/* Every length and alignment, and not a byte beside it. */
+static void copies(void **state)
+{
+    uint8_t from[512], to[512], want[512];
+
+    for (size_t i = 0; i < sizeof(from); i++)
+        from[i] = (uint8_t)(i * 7 + 1);
+    for (size_t len = 0; len <= 300; len++) {
+        size_t at = len % 17, off = len % 13, done = 0;
+
+        memset(to, 0xee, sizeof(to));
+        memset(want, 0xee, sizeof(want));
+        memcpy(want + at, from + off, len);
+        while (done < len) {
+            ssize_t n;
+
+            uncut_copy_begin();
+            n = uncut_copy(to + at + done, from + off + done, len - done);
+            assert_true(n >= 0);
+            done += (size_t)n;
+        }
+        assert_memory_equal(to, want, sizeof(to));
+    }
 }
 
 int main(void)
@@ -173,10 +249,9 @@ int main(void)
         cmocka_unit_test(simple),
         cmocka_unit_test(interrupted_while_looking),
         cmocka_unit_test(stopped_between_look_and_call),
+        cmocka_unit_test(stopped_in_the_copy),
+        cmocka_unit_test(copies),
     };
 
-    fd = memfd_create("uncut", MFD_CLOEXEC);
-    if (fd < 0 || write(fd, "x", 1) != 1)
-        return 1;
     return cmocka_run_group_tests_name("uncut", tests, NULL, NULL);
 }

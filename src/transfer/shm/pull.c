@@ -3,13 +3,13 @@
  *   writer                                            owner
  *     token granted in its page, SHM_PULL(token, ...) ->  for each piece of at most 256 KiB:
  *                                                          hazard = token; token still granted? region still registered?
- *                                                          pread(writer's memfd) or process_vm_readv; hazard = 0
+ *                                                          copy from writer's mapped memfd, or process_vm_readv; hazard = 0
  *     <------------------------------------------------- answer
  *
  * Taking a write back = withdrawing the token, one store. If the owner's page then shows a hazard for it, a copy of one piece is
- * under way inside its kernel, and the writer waits until the hazard is gone. A system call is not cut by SIGSTOP, nor is there a
- * stop between looking at the token and the call (base/uncut.h): an owner that is seen stopped copies no more, whatever its
- * hazard says. One that could run but is given no processor may hold a writer up for FENCE_STARVED_NS; that happens on hosts with
+ * under way, and the writer waits until the hazard is gone. A system call is not cut by SIGSTOP, a copy in user mode does not go on
+ * after one, nor is there a stop between looking at the token and either (base/uncut.h): an owner that is seen stopped copies
+ * no more, whatever its hazard says. One that could run but is given no processor may hold a writer up for FENCE_STARVED_NS; that happens on hosts with
  * many times more work than cores, and the alternative is a byte that lands in memory which is somebody else's by then. */
 #include <stdlib.h>
 #include <string.h>
@@ -244,30 +244,63 @@ void pull_frame(struct session *session, const struct frame *frame)
         loop_defer(session->shm->te->loop, &session->shm->pull_task);
 }
 
+static bool wanted(const struct session *session, const struct pull *pull)
+{
+    return grant_alive(page_grant(session->page, pull->request.token), pull->request.token);
+}
+
+static enum mc_status copy_mapped(const struct session *session, const struct pull *pull, const struct mapping *mapping,
+    uint64_t source, uint8_t *dst, uint32_t len)
+{
+    uint32_t done = 0;
+
+    if (source > mapping->len || len > mapping->len - source)
+        return MC_EINVAL;
+    while (done < len) {
+        ssize_t n;
+
+        uncut_copy_begin();
+        if (!wanted(session, pull))
+            return MC_ECANCELED;
+        n = uncut_copy(dst + done, mapping->addr + source + done, len - done);
+        if (n < 0)
+            return MC_ESYS;
+        done += (uint32_t)n;
+    }
+    return MC_OK;
+}
+
+static enum mc_status copy_by_vm(
+    const struct session *session, const struct pull *pull, uint64_t source, uint8_t *dst, uint32_t len)
+{
+    enum mc_status status;
+
+    do {
+        uncut_begin();
+        status = wanted(session, pull) ? copy_by_call(session, source, dst, len, true) : MC_ECANCELED;
+    } while (status == MC_AGAIN);
+    return status;
+}
+
 /* One piece, if the writer still wants it and our region still stands. */
 static enum mc_status pull_piece(
     struct session *session, struct pull *pull, const struct mapping *mapping, uint32_t len)
 {
     const struct wire_pull_range *range = &pull->ranges[pull->at];
-    const struct grant *token = page_grant(session->page, pull->request.token);
-    struct mc_te *te = session->shm->te;
+    uint64_t source = range->source + pull->done;
     struct hazard *hazard;
     enum mc_status status;
     uint8_t *dst;
 
-    status = region_find(te, range->region, range->offset + pull->done, len, MC_REGION_WRITE, false, &dst);
+    status =
+        region_find(session->shm->te, range->region, range->offset + pull->done, len, MC_REGION_WRITE, false, &dst);
     if (status != MC_OK)
         return status;
     hazard = hazard_set(session->shm, pull->request.token);
     if (!hazard)
         return MC_EBUSY;
-    do {
-        uncut_begin();
-        if (grant_alive(token, pull->request.token))
-            status = copy_by_call(session, mapping, range->source + pull->done, dst, len, true);
-        else
-            status = MC_ECANCELED;
-    } while (status == MC_AGAIN);
+    status =
+        mapping ? copy_mapped(session, pull, mapping, source, dst, len) : copy_by_vm(session, pull, source, dst, len);
     hazard_clear(hazard);
     return status;
 }

@@ -24,19 +24,12 @@ struct reader {
     struct mapping *mapping;
 };
 
-enum mc_status copy_by_call(
-    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len, bool uncut)
+enum mc_status copy_by_call(const struct session *session, uint64_t source, void *dst, size_t len, bool uncut)
 {
     struct iovec here = {dst, len}, there = {(void *)(uintptr_t)source, len};
-    ssize_t n;
+    ssize_t n = uncut ? uncut_process_vm_readv(session->pid, &here, 1, &there, 1)
+                      : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
 
-    if (mapping && (source > mapping->len || len > mapping->len - source))
-        return MC_EINVAL;
-    if (mapping)
-        n = uncut ? uncut_pread(mapping->fd, dst, len, (off_t)source) : pread(mapping->fd, dst, len, (off_t)source);
-    else
-        n = uncut ? uncut_process_vm_readv(session->pid, &here, 1, &there, 1)
-                  : process_vm_readv(session->pid, &here, 1, &there, 1, 0);
     if (n == (ssize_t)len)
         return MC_OK;
     if (n == UNCUT_AGAIN || (n < 0 && errno == EINTR))
@@ -74,7 +67,7 @@ static enum mc_status piece_by_vm(
     enum mc_status status;
 
     do
-        status = copy_by_call(r->session, NULL, grant->addr + part->offset + done, part->local + done, len, false);
+        status = copy_by_call(r->session, grant->addr + part->offset + done, part->local + done, len, false);
     while (status == MC_AGAIN);
     if (status == MC_OK && r->want_crc)
         part->crc = crc32c(part->crc, part->local + done, len);

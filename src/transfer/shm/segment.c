@@ -53,8 +53,6 @@ void mapping_put(struct mapping *mapping)
         return;
     if (mapping->addr)
         munmap((void *)(uintptr_t)mapping->addr, mapping->len);
-    if (mapping->fd >= 0)
-        close(mapping->fd);
     free(mapping);
 }
 
@@ -119,7 +117,6 @@ enum mapping_state session_segment(struct session *session, uint32_t number)
         return status == MC_ENOMEM ? MAPPING_REFUSED : MAPPING_ASKED;
     }
     mapping->number = number;
-    mapping->fd = -1;
     atomic_store(&mapping->refs, 1);
     session->mapping_count++;
     pthread_mutex_lock(&session->shm->lock);
@@ -140,12 +137,8 @@ void segment_came(struct session *session, uint32_t number, int fd)
         return;
     }
     status = map_sealed(fd, conn_name(session->conn), &addr, &len);
-    if (status != MC_OK) {
-        close(fd);
-        fd = -1;
-    }
+    close(fd);
     pthread_mutex_lock(&session->shm->lock);
-    mapping->fd = fd;
     mapping->addr = addr;
     mapping->len = len;
     mapping->state = status == MC_OK ? MAPPING_READY : MAPPING_REFUSED;

@@ -5,7 +5,7 @@
  *   session.c  the Unix connection to one process: proof that it is the one on the tcp link
  *   segment.c  descriptors of segments, and their mappings
  *   read.c     MC_READ: we copy from the peer's mapped memfd, or with process_vm_readv
- *   pull.c     MC_WRITE: we ask, the owner of the destination copies from our memory, by system calls in pieces
+ *   pull.c     MC_WRITE: we ask, the owner of the destination copies from our memory, uncut and in pieces
  *
  * Same host means: host ids equal, and each side read back a nonce from a memfd that the other passed over a Unix socket whose far
  * end runs as our user. The process id for process_vm_readv is what the kernel says of that socket (SO_PEERCRED).

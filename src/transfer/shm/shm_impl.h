@@ -59,7 +59,6 @@ struct mapping {
     _Atomic unsigned refs; /* one of the session's list, one of each reader and view */
     uint32_t number;
     enum mapping_state state;
-    int fd;
     const uint8_t *addr;
     uint64_t len;
 };
@@ -199,9 +198,8 @@ void pull_answer(struct session *session, const struct frame *frame);
 void pull_session_gone(struct session *session);
 void pull_run(struct loop *loop, struct loop_task *task);
 
-/* One piece of at most SHM_PIECE from the far end's memory: its mapped segment by pread, or process_vm_readv. A system call; with
- * `uncut` after uncut_begin(), and MC_AGAIN means: look again. */
-enum mc_status copy_by_call(
-    const struct session *session, const struct mapping *mapping, uint64_t source, void *dst, size_t len, bool uncut);
+/* One piece of at most SHM_PIECE from the far end's memory by process_vm_readv; with `uncut` after uncut_begin(), and MC_AGAIN means:
+ * look again. */
+enum mc_status copy_by_call(const struct session *session, uint64_t source, void *dst, size_t len, bool uncut);
 
 #endif

@@ -4,16 +4,12 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "base/crc.h"
 #include "base/log.h"
 #include "base/uncut.h"
 #include "transfer/core.h"
 #include "transfer/fault/fault.h"
-
-#define SPREAD_MAX 256 /* ranges of one system call */
 
 enum mc_status flow_init(struct flow *flow, struct mc_te *te, uint32_t count)
 {
@@ -138,13 +134,36 @@ size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool
     return left < max ? left : max;
 }
 
-/* The next ranges of what was buffered, up to payload offset `end` and SPREAD_MAX of them. MC_OK, MC_ENOENT. */
-static enum mc_status spread_next(
-    struct flow *flow, uint64_t off, uint64_t end, struct iovec *dst, unsigned *count, size_t *len)
+static enum mc_status store_uncut(uint8_t *dst, const uint8_t *src, size_t len, flow_look_fn *look, void *arg)
 {
-    *count = 0;
-    *len = 0;
-    while (off < end && *count < SPREAD_MAX) {
+    size_t done = 0;
+
+    while (done < len) {
+        enum mc_status status;
+        ssize_t n;
+
+        uncut_copy_begin();
+        status = look(arg);
+        if (status != MC_OK)
+            return status;
+        n = uncut_copy(dst + done, src + done, len - done);
+        if (n < 0) {
+            log_error("transfer: copy of %zu bytes within this process: %m", len);
+            return MC_ESYS;
+        }
+        done += (size_t)n;
+    }
+    return MC_OK;
+}
+
+enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg)
+{
+    const uint8_t *src = flow->buffer;
+    enum mc_status status = MC_OK;
+    bool staged = flow->staging;
+
+    flow->staging = false;
+    for (uint64_t off = flow->staged_off; staged && status == MC_OK && off < end;) {
         const struct run *run;
         size_t skip, n;
 
@@ -153,63 +172,13 @@ static enum mc_status spread_next(
         skip = (size_t)(off - flow->at_off);
         n = run->len - skip < end - off ? run->len - skip : (size_t)(end - off);
         if (!run_alive(flow, run))
-            return MC_ENOENT;
-        dst[(*count)++] = (struct iovec){run->ptr + skip, n};
+            status = MC_ENOENT;
+        else if (look)
+            status = store_uncut(run->ptr + skip, src, n, look, arg);
+        else
+            memcpy(run->ptr + skip, src, n);
+        src += n;
         off += n;
-        *len += n;
     }
-    return MC_OK;
-}
-
-/* One system call copies up to IOV_MAX ranges within this process. */
-static enum mc_status spread_uncut(
-    const struct iovec *dst, unsigned count, const uint8_t *src, size_t len, flow_look_fn *look, void *arg)
-{
-    struct iovec from = {(void *)(uintptr_t)src, len};
-    enum mc_status status;
-    ssize_t n;
-
-    do {
-        uncut_begin();
-        status = look(arg);
-        if (status != MC_OK)
-            return status;
-        n = uncut_process_vm_readv(getpid(), dst, count, &from, 1);
-    } while (n == UNCUT_AGAIN);
-    if (n == (ssize_t)len)
-        return MC_OK;
-    log_error("transfer: copy of %zu bytes within this process: %m", len);
-    return MC_ESYS;
-}
-
-static void spread_plain(const struct iovec *dst, unsigned count, const uint8_t *src)
-{
-    for (unsigned i = 0; i < count; src += dst[i++].iov_len)
-        memcpy(dst[i].iov_base, src, dst[i].iov_len);
-}
-
-enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg)
-{
-    struct iovec dst[SPREAD_MAX];
-    const uint8_t *src = flow->buffer;
-    uint64_t off = flow->staged_off;
-
-    if (!flow->staging)
-        return MC_OK;
-    flow->staging = false;
-    while (off < end) {
-        unsigned count;
-        size_t len;
-        enum mc_status status = spread_next(flow, off, end, dst, &count, &len);
-
-        if (status == MC_OK && look)
-            status = spread_uncut(dst, count, src, len, look, arg);
-        else if (status == MC_OK)
-            spread_plain(dst, count, src);
-        if (status != MC_OK)
-            return status;
-        src += len;
-        off += len;
-    }
-    return MC_OK;
+    return status;
 }

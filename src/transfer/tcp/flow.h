@@ -52,12 +52,11 @@ static inline void flow_add(struct flow *flow, uint8_t *ptr, uint32_t len, uint6
 enum mc_status flow_source(void *arg, uint64_t off, size_t max, struct conn_piece *piece);
 
 /* For payload_dst: straight into place, or the buffer. `direct` false: what comes is copied by this process, not by the kernel;
- * with `uncut` such bytes go to the buffer too, so that the copy into place is one system call, which no SIGSTOP cuts. */
+ * with `uncut` such bytes go to the buffer too, from where flow_spread() stores them so that no SIGSTOP cuts it. */
 size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool uncut, void **dst);
 
-/* The piece that ends at payload offset `end` is complete and verified: spread what was buffered of it. With a `look` by system calls,
- * before each of which it is asked whether the bytes may still be stored. MC_OK, MC_ENOENT (a region is gone), MC_ESYS, what
- * `look` said. */
+/* The piece that ends at payload offset `end` is complete and verified: spread what was buffered of it. With a `look` uncut
+ * (base/uncut.h): it is asked whether the bytes may still be stored. MC_OK, MC_ENOENT (a region is gone), MC_ESYS, what `look` said. */
 typedef enum mc_status flow_look_fn(void *arg);
 enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg);
 

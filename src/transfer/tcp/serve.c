@@ -3,9 +3,8 @@
  * A read holds its regions (the row is not used again meanwhile) but not their registration: that is looked at before each piece.
  * A write looks, before each receive and before each copy into place, at its registration, its fence and the clock.
  *
- * Bytes of a write reach the region by system calls only (receive, or a copy from the buffer by the kernel), because those are not
- * cut in the middle by SIGSTOP: else the second half of a memcpy could follow a SIGCONT that comes an hour later. Nor is there a
- * stop between the look and the call: base/uncut.h. */
+ * Bytes of a write reach the region by a receive or by an uncut copy from the buffer (base/uncut.h): neither goes on after a SIGSTOP. The
+ * second half of a memcpy could follow a SIGCONT that comes an hour later. Nor is there a stop between the look and either. */
 #include <stdlib.h>
 
 #include "base/log.h"
