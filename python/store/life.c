@@ -70,8 +70,10 @@ static PyObject *setup_of_dict(PyObject *self, PyObject *dict)
     global = word(dict, "global_segment_size", "16777216", &words);
     local = word(dict, "local_buffer_size", "16777216", &words);
     setup.protocol = word(dict, "protocol", "tcp", &words);
-    setup.devices = word(dict, "rdma_devices", "", &words);
-    setup.master = word(dict, "master_server_addr", "127.0.0.1:50051", &words);
+    /* LMCache hands its configuration on as it stands, with the names of the configuration file. */
+    setup.devices = word(dict, "rdma_devices", word(dict, "device_name", "", &words), &words);
+    setup.master =
+        word(dict, "master_server_addr", word(dict, "master_server_address", "127.0.0.1:50051", &words), &words);
     setup.tenant = word(dict, "tenant_id", "default", &words);
     ssd = word(dict, "enable_ssd_offload", "False", &words);
     http = word(dict, "enable_client_http_server", "False", &words);

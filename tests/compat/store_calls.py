@@ -296,6 +296,8 @@ def test_setup_and_close():
         equal((store.get("k"), store.put("k", b"v")), (b"", 0))
         equal((store.close(), store.get("k")), (0, b""))
         equal((store.setup({**config, "global_segment_size": "50%"}), store.setup({**config, "global_segment_size": 7})), (-600, -600))
+        names = {"local_hostname": "localhost", "metadata_server": "P2PHANDSHAKE", "master_server_address": master.address, "device_name": ""}
+        equal((store.setup(names), store.health_check()), (0, 0))  # LMCache's
         equal(store.setup({**config}), 0)
         equal((store.get("k"), store.put("k", b"again"), store.get("k")), (b"", 0, b"again"))  # its segment went with it
         store.close()
