@@ -236,6 +236,7 @@ static void flipped_bits_are_never_read(void **state)
     struct mc_span span_one = {(void *)(uintptr_t)one, sizeof(one)}, span_two = {(void *)(uintptr_t)two, sizeof(two)};
     struct compat_put put_one = {.key = {"one", 3}, .spans = &span_one, .nspans = 1};
     struct compat_put put_two = {.key = {"two", 3}, .spans = &span_two, .nspans = 1};
+    struct mc_store_stats stats;
     char into[64], name[COMPAT_HOST_MAX];
 
     compat_client_hostname(second, name);
@@ -247,6 +248,8 @@ static void flipped_bits_are_never_read(void **state)
     assert_int_equal(flip(owner, one, sizeof(one)), 1);
     assert_int_equal(flip(owner, two, sizeof(two)), 1);
     assert_int_equal(read_key(reader, "one", into, sizeof(into)), COMPAT_CHECKSUM);
+    mc_store_stats(reader->store, &stats);
+    assert_true(stats.checksum_errors > 0 && stats.misses[MC_MISS_CORRUPT] == 1);
     for (int i = 0; i < 10; i++) { /* whichever copy is tried first */
         memset(into, 0, sizeof(into));
         assert_int_equal(read_key(reader, "two", into, sizeof(into)), sizeof(two));

@@ -18,6 +18,7 @@ import urllib.request
 
 MASTER = None
 MIB = 1 << 20
+SLOW = 4  # a machine may be so much slower than promised times are meant for
 
 
 def wait_for(what, condition, seconds=20):

@@ -111,6 +111,27 @@ class Arguments(unittest.TestCase):
         result, said = run("127.0.0.1", MC_MTU="4096", MC_LOG_LEVEL="ERROR")
         self.assertEqual(said, "")
 
+    def test_every_variable_is_known(self):
+        """What the existing engine documents is taken, or named as without meaning; none of it is called unknown."""
+        names = """MC_FORCE_HCA MC_FORCE_MNNVL MC_INTRANODE_NVLINK MC_INTRA_NVLINK MC_USE_NVLINK_IPC MC_MS_AUTO_DISC MC_USE_TENT MC_USE_TEV1
+            MC_TENT_CONF MC_RDMA_BIND_ADDRESS MC_LEGACY_RPC_PORT_BINDING MC_HANDSHAKE_PORT MC_HANDSHAKE_LISTEN_BACKLOG MC_DISABLE_METACACHE
+            MC_TE_METADATA_REFRESH_INTERVAL_SECONDS MC_REDIS_USERNAME MC_GID_INDEX MC_AUTO_GID_MAX_RETRIES MC_IB_PORT MC_IB_TC MC_IB_SL MC_MTU
+            MC_PKEY_INDEX MC_MAX_WR MC_MAX_SGE MC_MAX_INLINE MC_MAX_CQE_PER_CTX MC_NUM_CQ_PER_CTX MC_NUM_QP_PER_EP MC_MAX_EP_PER_CTX
+            MC_WORKERS_PER_CTX MC_SLICE_SIZE MC_SLICE_TIMEOUT MC_RETRY_CNT MC_FRAGMENT_RATIO MC_PATH_ROUNDROBIN MC_MAX_MR_SIZE MC_MIN_REG_SIZE
+            MC_TRACK_RDMA_POSTED_SLICES MC_TCP_SLICE_SIZE MC_TCP_PROTO MC_TCP_STATUS_TIMEOUT_SEC MC_TCP_ENABLE_CONNECTION_POOL
+            MC_TCP_LANES_PER_PEER MC_TCP_MAX_CONNECTIONS_PER_PEER MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER
+            MC_TCP_ADMISSION_TIMEOUT_MS MC_LOG_DIR MC_TE_METRIC MC_TE_METRIC_INTERVAL_SECONDS MC_HANDSHAKE_MAX_LENGTH
+            MC_HANDSHAKE_CONNECT_TIMEOUT MC_CUSTOM_TOPO_JSON MC_TE_FILTERS MC_MS_FILTERS MC_TE_FILTERS_EXCLUDE MC_NIC_PEER_AFFINITY
+            MC_ENABLE_HCA_PEER_AFFINITY MC_ENABLE_DEST_DEVICE_AFFINITY""".split()
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MC_", "MOONCAKE_LOG"))}
+        out = subprocess.run([sys.executable, "-c", "from mooncake.engine import TransferEngine as T; "
+                              "print(T().initialize('127.0.0.1', 'P2PHANDSHAKE', 'tcp', ''))"],
+                             env={**clean, **{name: "1" for name in names}}, text=True, capture_output=True, check=True)
+        self.assertEqual(out.stdout, "0\n")
+        told = next(line for line in out.stderr.splitlines() if "without meaning here:" in line).split(":")[-1].split()
+        self.assertEqual(sorted(set(names) - {name.rstrip(",") for name in told}), [])
+        self.assertNotIn("nobody knows", out.stderr)
+
     def test_type_errors_name_the_argument(self):
         e = engine()
         for call, name in [

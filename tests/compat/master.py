@@ -37,6 +37,39 @@ def test_flags_that_are_refused():
     assert "milliseconds" in refused("--default_kv_lease_ttl=soon")
 
 
+# The flags of the existing one, by group.
+FLAGS = """rpc_port port rpc_address rpc_interface rpc_thread_num max_threads rpc_conn_timeout_seconds rpc_enable_tcp_no_delay metrics_port
+    metrics_host enable_metric_reporting config_path
+    default_kv_lease_ttl default_kv_soft_pin_ttl max_kv_soft_pin_ttl allow_evict_soft_pinned_objects eviction_ratio
+    eviction_high_watermark_ratio nof_eviction_ratio nof_eviction_high_watermark_ratio put_start_discard_timeout_sec
+    put_start_release_timeout_sec client_ttl
+    memory_allocator allocation_strategy enable_cxl cxl_path cxl_size
+    enable_offload offload_on_evict offload_force_evict offloading_queue_limit offload_cap_ratio promotion_on_hit
+    promotion_admission_threshold promotion_queue_limit promotion_max_per_heartbeat root_fs_dir global_file_segment_size
+    enable_disk_eviction quota_bytes
+    dynamic_replication_mode dynamic_replication_heat_window_seconds dynamic_replication_admission_qps_threshold
+    dynamic_replication_max_memory_replicas
+    enable_ha ha_backend_type ha_backend_connstring etcd_endpoints cluster_id enable_oplog oplog_poll_interval_ms oplog_batch_max_entries
+    batch_oplog_retry_timeout_sec pod_name pod_namespace
+    enable_snapshot enable_snapshot_restore snapshot_interval_seconds snapshot_child_timeout_seconds snapshot_retention_count
+    snapshot_object_store_type snapshot_catalog_store_type snapshot_backup_dir
+    enable_http_metadata_server http_metadata_server_port http_metadata_server_host enable_metadata_cleanup_on_timeout
+    enable_multi_tenants tenant_quota_connector_type tenant_quota_connector_uri
+    max_total_finished_tasks max_total_pending_tasks max_total_processing_tasks pending_task_timeout_sec processing_task_timeout_sec
+    max_retry_attempts
+    enable_kv_events kv_events_bind_endpoint kv_events_backend_id kv_events_emit_legacy_compat kv_events_emit_object_key
+    kv_events_queue_capacity
+    nof_heartbeat_interval_sec nof_heartbeat_probe_timeout_ms nof_heartbeat_failures_threshold""".split()
+
+
+def test_every_flag_is_known():
+    """Each has a line of --help, which is made of the rows the flags are read by."""
+    done = subprocess.run([cluster.MASTER, "--help"], check=True, capture_output=True, text=True, timeout=20)
+    known = {line.split()[0][2:] for line in done.stdout.splitlines() if line.startswith("  --")}
+    equal(sorted(set(FLAGS) - known), [])
+    assert "no_such_flag" not in known
+
+
 def test_flags_that_are_taken():
     for spelling in (["--default_kv_lease_ttl", "5s"], ["--default_kv_lease_ttl=5000"], ["-default_kv_lease_ttl=5s"],
                      ["--default-kv-lease-ttl=5s"], ["--enable_http_metadata_server", "true"], ["--enable_http_metadata_server"],

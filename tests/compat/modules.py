@@ -3,6 +3,7 @@
 mooncake_config, the REST service; and importing any of them needs no master and works in every order. Method: a real master; subprocesses for imports."""
 import asyncio
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 
 from cluster import MIB, Master, Process, equal, raises, run, store_of
+import mooncake
 from mooncake import BufferPool
 from mooncake.async_store import MooncakeDistributedStoreAsync
 from mooncake.mooncake_config import MooncakeConfig
@@ -25,6 +27,13 @@ def test_imports():
         code = "".join(f"import {name}\n" for name in names) + "import threading, os; print(len(os.listdir('/proc/self/task')))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
         equal((done.returncode, done.stdout, done.stderr), (0, "1\n", ""))
+
+
+def test_absent_modules():
+    """What is not there is not there as a name either: engines test for an ImportError."""
+    for name in ("structured_object_store", "shared_segment", "allocator", "pg", "mooncake_ep_buffer"):
+        raises(ImportError, importlib.import_module, f"mooncake.{name}")
+    assert not [name for _, _, names in os.walk(os.path.dirname(mooncake.__file__)) for name in names if name.endswith((".h", ".hpp"))]
 
 
 def test_pool_lends_and_takes_back():

@@ -28,6 +28,33 @@ def test_signatures_and_probes():
     assert mooncake.ReplicateConfig is ReplicateConfig
 
 
+# The methods of the existing class, and the names of its module.
+METHODS = """setup setup_dummy init_all close health_check get_hostname put put_parts put_batch get get_batch get_buffer batch_get_buffer is_exist
+    batch_is_exist get_size remove remove_by_regex remove_all batch_remove upsert upsert_parts upsert_batch register_buffer unregister_buffer
+    put_from upsert_from put_from_with_metadata batch_put_from batch_upsert_from get_into batch_get_into get_into_ranges
+    batch_put_from_multi_buffers batch_get_into_multi_buffers batch_get_session_start batch_get_into_multi_buffer_ranges
+    batch_get_session_end batch_put_session_start batch_put_from_multi_buffer_ranges batch_put_session_end batch_put_session_revoke
+    alloc_from_mem_pool get_replica_desc batch_get_replica_desc batch_replica_clear create_copy_task create_move_task query_task
+    mount_segment unmount_segment allocate_and_mount_segment unmount_and_free_segment unmount_local_disk_segment
+    get_offload_rpc_read_count put_tensor get_tensor batch_put_tensor batch_get_tensor pub_tensor batch_pub_tensor upsert_tensor
+    batch_upsert_tensor upsert_pub_tensor batch_upsert_pub_tensor get_tensor_into batch_get_tensor_into put_tensor_from
+    batch_put_tensor_from upsert_tensor_from batch_upsert_tensor_from get_tensor_into_cuda batch_get_tensor_into_cuda put_tensor_with_tp
+    get_tensor_with_tp batch_put_tensor_with_tp batch_get_tensor_with_tp pub_tensor_with_tp batch_pub_tensor_with_tp
+    put_tensor_with_parallelism get_tensor_with_parallelism save_tensor_to_safetensor load_tensor_from_safetensor""".split()
+NAMES = """ReplicateConfig ObjectDataType SoftPinAction ReplicaStatus TaskType TaskStatus QueryTaskResponse BufferHandle ParallelAxis
+    TensorParallelism ReadTarget MooncakeHostMemAllocator bind_to_numa_node""".split()
+
+
+def test_every_name_is_there():
+    equal([name for name in METHODS if not callable(getattr(MooncakeDistributedStore, name, None))], [])
+    equal([name for name in NAMES if not hasattr(module, name)], [])
+    for kind, names in ((module.ObjectDataType, "UNKNOWN KVCACHE TENSOR WEIGHT SAMPLE ACTIVATION GRADIENT OPTIMIZER_STATE METADATA GENERAL"),
+                        (module.ReplicaStatus, "UNDEFINED INITIALIZED PROCESSING COMPLETE REMOVED FAILED"),
+                        (module.TaskType, "REPLICA_COPY REPLICA_MOVE"), (module.TaskStatus, "PENDING PROCESSING SUCCESS FAILED"),
+                        (module.SoftPinAction, "PRESERVE ENABLE DISABLE")):
+        equal([name for name in names.split() if not hasattr(kind, name)], [])
+
+
 def test_type_errors_name_the_argument():
     store = MooncakeDistributedStore()
     assert "foo" in raises(TypeError, store.setup, "h", "m", 0, 0, "tcp", "", "a", foo=1)
