@@ -197,6 +197,7 @@ static void put_some(struct compat_client *client, struct mc_store *store, struc
 
     for (size_t i = 0; i < n; i++) {
         puts[i].result = memory ? put_check(client, &puts[i], flags) : COMPAT_INTERNAL;
+        puts[i].fresh = false;
         if (puts[i].result != COMPAT_OK)
             continue;
         struct mc_store_op *op = batch_add(&batch, i, flags & COMPAT_UPSERT ? MC_UPSERT : MC_PUT, &puts[i].key);
@@ -206,9 +207,37 @@ static void put_some(struct compat_client *client, struct mc_store *store, struc
     }
     batch_run(&batch, store, client->put_ms);
     put_again(&batch, store, deadline);
-    for (uint32_t i = 0; i < batch.n; i++)
+    for (uint32_t i = 0; i < batch.n; i++) {
         puts[batch.of[i]].result = put_error(store, &batch.ops[i]);
+        puts[batch.of[i]].fresh = batch.ops[i].result.status == MC_OK && !batch.ops[i].result.existed;
+    }
     batch_fini(&batch);
+}
+
+/* Those of the group of put `failed` have failed, too. Others may have seen them meanwhile: to them it is as if they had been evicted. */
+static void group_drop(struct mc_store *store, struct compat_put *puts, size_t n, const char *const *groups,
+    size_t failed, uint32_t deadline_ms)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct mc_key key;
+
+        if (puts[i].result != COMPAT_OK || strcmp(groups[i], groups[failed]) != 0)
+            continue;
+        puts[i].result = puts[failed].result;
+        if (!puts[i].fresh)
+            continue;
+        mc_key_named(&key, puts[i].key.name, puts[i].key.len);
+        mc_store_remove(store, &key, true, deadline_ms);
+        puts[i].fresh = false;
+    }
+}
+
+static void groups_whole(
+    struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n, const char *const *groups)
+{
+    for (size_t i = 0; groups && i < n; i++)
+        if (puts[i].result != COMPAT_OK && groups[i][0])
+            group_drop(store, puts, n, groups, i, client->ask_ms);
 }
 
 int compat_put(
@@ -227,6 +256,8 @@ int compat_put(
         error = compat_meta(client, call.store, config, &meta, own);
         for (size_t at = 0; error == COMPAT_OK && at < n; at += step(n - at))
             put_some(client, call.store, puts + at, step(n - at), config ? &meta : NULL, flags);
+        if (error == COMPAT_OK && config)
+            groups_whole(client, call.store, puts, n, config->groups);
         compat_leave(client, &call);
     }
     for (size_t i = 0; i < n; i++) {

@@ -95,6 +95,7 @@ struct compat_config {            /* of a put; see struct mc_object_meta */
     bool same_node;               /* our own segment first */
     const char *const *preferred; /* names of segments, in order; those that are not there are passed over */
     size_t preferred_n;
+    const char *const *groups; /* NULL, or one id for each put of the call: see compat_put(); "" is no group */
 };
 
 enum compat_put_flags {
@@ -107,9 +108,11 @@ struct compat_put {
     const struct mc_span *spans;
     uint32_t nspans;
     int result; /* out: 0, also when the key was there already */
+    bool fresh; /* out: this put stored it */
 };
 
-/* The first failure, or 0. `config` may be NULL. */
+/* The first failure, or 0. `config` may be NULL. Puts of one group are kept all or not at all: when one fails, what the others of its
+ * group in this call stored is removed again, and they have the first failure of the group as their result. */
 int compat_put(struct compat_client *client, struct compat_put *puts, size_t n, const struct compat_config *config,
     unsigned flags);
 

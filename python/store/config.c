@@ -2,6 +2,7 @@
  *
  * Each attribute is a Python object that was checked when it was set; lists are copied in and out. A call takes what is there
  * when it begins: engines change one shared object before every put. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "store.h"
@@ -236,7 +237,7 @@ static PyGetSetDef config_attributes[] = {
     ATTRIBUTE(PREFERRED_SEGMENT, "preferred_segment", "one name; goes before preferred_segments"),
     ATTRIBUTE(PREFER_ALLOC_IN_SAME_NODE, "prefer_alloc_in_same_node", "the own segment first"),
     ATTRIBUTE(DATA_TYPE, "data_type", "for people"),
-    ATTRIBUTE(GROUP_IDS, "group_ids", "one id per key; taken, with no effect yet"),
+    ATTRIBUTE(GROUP_IDS, "group_ids", "one id per key: those of one call are kept all or not at all"),
     {"with_soft_pin", get_soft_pin, set_soft_pin, "the older name of soft_pin_action == ENABLE", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -287,6 +288,28 @@ static bool take_names(struct config *out, const struct config_object *config)
     return true;
 }
 
+/* The list is ours alone: attributes copy in and out. */
+static bool take_groups(struct config *out, PyObject *ids)
+{
+    if (ids == Py_None)
+        return true;
+    out->ids_n = (size_t)PyList_Size(ids);
+    out->groups = malloc((out->ids_n + 1) * sizeof(*out->groups));
+    if (!out->groups) {
+        PyErr_NoMemory();
+        return false;
+    }
+    for (size_t i = 0; i < out->ids_n; i++) {
+        out->groups[i] = PyUnicode_AsUTF8AndSize(PyList_GetItem(ids, (Py_ssize_t)i), NULL);
+        if (!out->groups[i])
+            return false;
+    }
+    Py_INCREF(ids);
+    out->ids = ids;
+    out->c.groups = out->groups;
+    return true;
+}
+
 static bool none_of(const struct config_object *config, enum field field)
 {
     if (PyLong_AsLong(config->value[field]) == 0)
@@ -321,21 +344,20 @@ bool config_take(PyObject *object, const char *what, struct config *out)
     out->c.same_node = config->value[PREFER_ALLOC_IN_SAME_NODE] == Py_True;
     if (config->value[SOFT_PIN_TTL_MS] != Py_None && !out->c.soft_pin)
         out->error = COMPAT_INVALID_PARAMS;
-    out->grouped = config->value[GROUP_IDS] != Py_None;
-    if (out->grouped)
-        out->groups = (size_t)PyList_Size(config->value[GROUP_IDS]);
-    return take_names(out, config);
+    return take_groups(out, config->value[GROUP_IDS]) && take_names(out, config);
 }
 
 void config_fini(struct config *config)
 {
     while (config->held_n > 0)
         Py_DECREF(config->held[--config->held_n]);
+    free(config->groups);
+    Py_XDECREF(config->ids);
 }
 
 int config_error(const struct config *config, size_t keys)
 {
     if (config->error)
         return config->error;
-    return config->grouped && config->groups != keys ? COMPAT_INVALID_PARAMS : 0;
+    return config->ids && config->ids_n != keys ? COMPAT_INVALID_PARAMS : 0;
 }

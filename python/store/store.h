@@ -114,9 +114,10 @@ struct config {
     const char *names[32];
     PyObject *held[32];
     size_t held_n;
-    bool grouped;
-    size_t groups; /* how many ids */
-    int error;     /* != 0: the call's result, nothing is done */
+    PyObject *ids; /* of groups, a list; NULL: none */
+    size_t ids_n;
+    const char **groups; /* their texts, of c */
+    int error;           /* != 0: the call's result, nothing is done */
 };
 extern PyType_Spec config_spec;
 bool config_take(PyObject *config, const char *what, struct config *out); /* NULL and None: the default */

@@ -277,6 +277,7 @@ def test_config():
         config.group_ids = ["g1", "g2"]
         equal(stores[0].put_batch(["g1", "g2"], [b"1", b"2"], config), 0)
         equal(stores[0].put("g3", b"3", config), -600)  # one id per key
+        check_groups(master)
         config.group_ids = []
         equal(stores[0].put("g3", b"3", config), -600)
         config.group_ids = None
@@ -292,6 +293,28 @@ def test_config():
         equal((stores[1].get("r"), stores[2].get("s") == bytes(MIB)), (b"v", True))  # their other copies
         for store in stores:
             store.close()
+
+
+def check_groups(master):
+    """Of one call all of a group or none: what fits goes again with what does not, what was there before stays."""
+    store = store_of(master, tenant_id="groups", segment=0)
+    memory, config = Memory(MIB), ReplicateConfig()
+    config.group_ids = ["one", "two", "one", "two", ""]
+    equal(store.put("there", b"before"), 0)
+    keys, sizes = ["a", "b", "c", "there", "alone"], [1000, 1000, 1000, 2000, 1000]
+    equal(store.batch_put_from(keys, [memory.at(0)] * 5, sizes, config), [0] * 5)
+    equal(store.batch_is_exist(keys), [1] * 5)
+    equal((store.batch_remove(["a", "b", "c", "alone"], force=True), store.get("there")), ([0] * 4, b"before"))
+    wrong = [memory.at(0), memory.at(0), 0, memory.at(0), memory.at(0)]  # an address 0 fails
+    equal(store.batch_put_from(keys, wrong, sizes, config), [-600, 0, -600, 0, 0])
+    equal(store.batch_is_exist(keys), [0, 1, 0, 1, 1])
+    wrong = [memory.at(0), 0, memory.at(0), memory.at(0), memory.at(0)]
+    equal(store.batch_remove(["b"], force=True), [0])
+    equal(store.batch_upsert_from(keys, wrong, sizes, config), [0, -600, 0, -600, 0])
+    equal(store.batch_is_exist(keys), [1, 0, 1, 0, 1])
+    equal(store.put_batch(keys, [b"x"] * 3 + [b""] * 2, config), 0)
+    equal(store.remove_all(force=True), 5)
+    store.close()
 
 
 def prefers(store, config, name):
