@@ -1,6 +1,6 @@
 /* cluster.h - a whole cluster in simulated time: a trace, one policy, one eviction, a model; figures.
  *
- * Live code: the policies (mooncake/scheduler.h) and the node's eviction (store/node/evict.h). Models: engines, links, clock.
+ * Live code: the policies (mooncake/scheduler.h) and the node's eviction (store/evict/evict.h). Models: engines, links, clock.
  *
  *     arrive -> decide -> [held] -> load -> prefill, in iterations -> handover -> decode, a step at a time -> done
  *

@@ -40,8 +40,8 @@ static enum mc_status opt_init(struct evict *e)
 {
     struct opt *opt = opt_of(e);
 
-    opt->nodes = calloc(e->slots_max, sizeof(*opt->nodes));
-    if (!opt->nodes || heap_reserve(&opt->heap, e->slots_max) != MC_OK) {
+    opt->nodes = calloc(e->capacity, sizeof(*opt->nodes));
+    if (!opt->nodes || heap_reserve(&opt->heap, e->capacity) != MC_OK) {
         free(opt->nodes);
         return MC_ENOMEM;
     }
@@ -60,7 +60,7 @@ static uint64_t again(const struct opt *opt, uint32_t depth, uint64_t now)
     return opt->next[now] == OPT_NEVER ? NEVER_BASE + depth : opt->next[now];
 }
 
-void opt_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
+static void opt_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
 {
     opt_of(e)->incoming = again(opt_of(e), depth, now);
 }
@@ -78,16 +78,6 @@ static void opt_touch(struct evict *e, uint32_t slot, uint64_t now)
     struct opt *opt = opt_of(e);
 
     heap_move(&opt->heap, &opt->nodes[slot].node, ~again(opt, opt->nodes[slot].depth, now));
-}
-
-static void opt_promise(struct evict *e, uint32_t slot, uint64_t until, uint64_t now)
-{
-    opt_touch(e, slot, now);
-}
-
-static void opt_pin(struct evict *e, uint32_t slot, bool pinned, uint64_t now)
-{
-    assert(!"a replay pins nothing");
 }
 
 static void opt_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
@@ -113,8 +103,7 @@ const struct evict_policy opt_policy = {
     .fini = opt_fini,
     .add = opt_add,
     .touch = opt_touch,
-    .promise = opt_promise,
-    .pin = opt_pin,
     .remove = opt_remove,
     .victim = opt_victim,
+    .expect = opt_expect,
 };

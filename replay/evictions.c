@@ -4,28 +4,19 @@
 #include <string.h>
 
 static const struct eviction rows[] = {
-    {.policy = &density_policy, .expect = density_expect},
-    {.policy = &s3fifo_policy, .tail_first = true},
-    {.policy = &arc_policy, .tail_first = true, .expect = arc_expect},
-    {.policy = &opt_policy, .clairvoyant = true, .expect = opt_expect},
+    {.policy = &evict_mooncake},
+    {.policy = &evict_lru},
+    {.policy = &evict_density},
+    {.policy = &evict_s3fifo},
+    {.policy = &evict_arc},
+    {.policy = &opt_policy, .clairvoyant = true},
 };
-
-enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
 bool eviction_at(size_t index, struct eviction *out)
 {
-    size_t live = 0;
-
-    while (evict_policies[live]) {
-        if (live == index) {
-            *out = (struct eviction){.policy = evict_policies[live]};
-            return true;
-        }
-        live++;
-    }
-    if (index - live >= ROWS)
+    if (index >= sizeof(rows) / sizeof(rows[0]))
         return false;
-    *out = rows[index - live];
+    *out = rows[index];
     return true;
 }
 

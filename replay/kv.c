@@ -3,13 +3,13 @@
 
 #include <stdlib.h>
 
-#include "replay/idmap.h"
-#include "replay/pool.h"
+#include "base/idmap.h"
+#include "store/evict/idpool.h"
 
 struct kv {
     const struct model *model;
     uint32_t nodes;
-    struct pool *pools[MODEL_PREFILL_MAX];
+    struct idpool *pools[MODEL_PREFILL_MAX];
     struct idmap where;
     uint64_t out_free[MODEL_PREFILL_MAX],
         in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
@@ -26,7 +26,8 @@ enum mc_status kv_create(const struct model *model, const struct eviction *evict
     kv->model = model;
     kv->nodes = (uint32_t)model->prefill;
     for (uint32_t n = 0; n < kv->nodes; n++) {
-        if (pool_create(eviction, (uint32_t)(model->cache_tokens / model->block_tokens), &kv->pools[n]) != MC_OK) {
+        if (idpool_create(eviction->policy, (uint32_t)(model->cache_tokens / model->block_tokens), &kv->pools[n]) !=
+            MC_OK) {
             kv_destroy(kv);
             return MC_ENOMEM;
         }
@@ -40,7 +41,7 @@ void kv_destroy(struct kv *kv)
     if (!kv)
         return;
     for (uint32_t n = 0; n < kv->nodes; n++)
-        pool_destroy(kv->pools[n]);
+        idpool_destroy(kv->pools[n]);
     idmap_fini(&kv->where);
     free(kv);
 }
@@ -71,7 +72,7 @@ uint32_t kv_prefix(const struct kv *kv, const uint64_t *ids, uint32_t count, uin
 
 uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t count)
 {
-    return pool_prefix(kv->pools[node], ids + from, count - from);
+    return idpool_prefix(kv->pools[node], ids + from, count - from);
 }
 
 static enum mc_status leaves(struct kv *kv, uint32_t node, uint64_t id)
@@ -97,20 +98,20 @@ static enum mc_status comes(struct kv *kv, uint32_t node, uint64_t id)
 
 enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to)
 {
-    struct pool *pool = kv->pools[node];
+    struct idpool *pool = kv->pools[node];
     enum mc_status status;
     uint32_t gone;
 
     if (from >= to)
         return MC_OK;
-    status = pool_use(pool, ids + from, to - from, kv->clock);
+    status = idpool_use(pool, &(struct evict_run){ids + from, to - from, EVICT_NO_ID}, kv->clock);
     kv->clock += to - from;
-    const uint64_t *victims = pool_victims(pool, &gone);
+    const uint64_t *victims = idpool_victims(pool, &gone);
     for (uint32_t i = 0; i < gone && status == MC_OK; i++)
-        if (!pool_has(pool, victims[i]) && holders(kv, victims[i]) & UINT64_C(1) << node)
+        if (!idpool_has(pool, victims[i]) && holders(kv, victims[i]) & UINT64_C(1) << node)
             status = leaves(kv, node, victims[i]);
     for (uint32_t i = from; i < to && status == MC_OK; i++)
-        if (pool_has(pool, ids[i]))
+        if (idpool_has(pool, ids[i]))
             status = comes(kv, node, ids[i]);
     if (kv->copies - kv->where.count > kv->duplicated_max)
         kv->duplicated_max = kv->copies - kv->where.count;
@@ -161,7 +162,7 @@ uint64_t kv_fetch(
         uint32_t n = nearest(kv, node, set);
 
         blocks_of[n]++;
-        pool_touch(kv->pools[n], ids[i], kv->clock++);
+        idpool_touch(kv->pools[n], ids[i], kv->clock++);
     }
     *fetched = i - from;
     for (uint32_t n = 0; n < kv->nodes; n++) {

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-#include "replay/idmap.h"
-#include "replay/pool.h"
+#include "base/idmap.h"
+#include "store/evict/idpool.h"
 
 enum { PROGRESS_EVERY = 256 };
 
@@ -74,15 +74,15 @@ static enum mc_status future_read(const struct trace_options *options, struct fu
 }
 
 static enum mc_status run(
-    struct trace *trace, struct pool *pool, replay_progress_fn *progress, void *arg, struct one_pool_result *out)
+    struct trace *trace, struct idpool *pool, replay_progress_fn *progress, void *arg, struct one_pool_result *out)
 {
     struct trace_request request;
     enum mc_status status;
 
     while ((status = trace_next(trace, &request)) == MC_OK) {
         out->requests++;
-        out->hit_blocks += pool_prefix(pool, request.ids, request.id_count);
-        status = pool_use(pool, request.ids, request.id_count, out->blocks);
+        out->hit_blocks += idpool_prefix(pool, request.ids, request.id_count);
+        status = idpool_use(pool, &(struct evict_run){request.ids, request.id_count, EVICT_NO_ID}, out->blocks);
         if (status != MC_OK)
             return status;
         out->blocks += request.id_count;
@@ -97,23 +97,24 @@ enum mc_status one_pool_run(const struct trace_options *options, const struct ev
 {
     struct future future = {0};
     struct trace *trace = NULL;
-    struct pool *pool = NULL;
+    struct idpool *pool = NULL;
     enum mc_status status;
 
     *out = (struct one_pool_result){0};
     if (eviction->clairvoyant && (status = future_read(options, &future)) != MC_OK)
         goto undo;
-    if ((status = trace_open(options, &trace)) != MC_OK || (status = pool_create(eviction, blocks, &pool)) != MC_OK)
+    if ((status = trace_open(options, &trace)) != MC_OK ||
+        (status = idpool_create(eviction->policy, blocks, &pool)) != MC_OK)
         goto undo;
     if (eviction->clairvoyant)
-        opt_future(pool_policy(pool), future.next, future.count);
+        opt_future(idpool_evict(pool), future.next, future.count);
     status = run(trace, pool, progress, arg, out);
-    out->evicted = pool_evicted(pool);
+    out->evicted = idpool_evicted(pool);
     out->bad_lines = trace_bad_lines(trace);
     out->reordered = trace_reordered(trace);
     out->hit_rate = out->blocks ? (double)out->hit_blocks / (double)out->blocks : 0;
 undo:
-    pool_destroy(pool);
+    idpool_destroy(pool);
     trace_close(trace);
     free(future.next);
     return status;

@@ -11,7 +11,7 @@
 #include "net/addr.h"
 #include "replay/evictions.h"
 #include "replay/policies.h"
-#include "store/node/evict.h"
+#include "store/evict/evict.h"
 
 enum { TRANSPORT_NAME_MAX = 16 };
 

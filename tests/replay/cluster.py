@@ -109,7 +109,7 @@ def test_links_by_hand(binary):
 def test_sums(binary):
     requests = chats(5, 400, 30, gap_ms=60)
     with File(requests) as trace, Cluster(prefill=3, decode=2, cache_tokens=40000, prefill_token_ms=0.05, link_gb_s=50) as cluster:
-        for evict in ("lru", "s3fifo", "arc"):
+        for evict in ("mooncake", "lru", "s3fifo", "arc"):
             runs = replay(binary, "--trace", trace, "--cluster", cluster, "--compare", "all", "--evict", evict)
             assert [r["policy"] for r in runs] == POLICIES
             for r in runs:
@@ -228,7 +228,7 @@ def hashes(binary):
         with File(requests) as trace:
             for cluster in ([], ["--cluster", COMMON, "--cache-tokens", "100K"], ["--cluster", SHARED, "--cache-tokens", "0.1M"]):
                 for seed in (0, 1):
-                    runs = replay(binary, "--trace", trace, *cluster, "--compare", "all", "--seed", seed, "--speed", 4)
+                    runs = replay(binary, "--trace", trace, *cluster, "--compare", "all", "--seed", seed, "--speed", 4, "--evict", "lru")
                     key = os.path.basename(cluster[1]) if cluster else "default"
                     out.update({f"{name} {key} {seed} {r['policy']}": r["event_hash"] for r in runs})
     return out
@@ -248,12 +248,12 @@ def test_conversation(binary):
     best its router reaches when tuned, with the same memory as one pool."""
     peer = {1: (1884, 1324, 1014), 2: (6949, 2584, 1567), 2.5: (58321, 58301, 2995), 3: (177858, 179722, 96739)}
     for speed, columns in peer.items():
-        runs = replay(binary, "--trace", CONVERSATION, "--cluster", COMMON, "--speed", speed, "--compare",
+        runs = replay(binary, "--trace", CONVERSATION, "--evict", "lru", "--cluster", COMMON, "--speed", speed, "--compare",
                       "round-robin,least-load,dynamo")
         for r, want in zip(runs, columns):
             assert abs(r["ttft_ms"]["mean"] / want - 1) < 0.1, f"{speed} {r['policy']}: {r['ttft_ms']['mean']}, peer {want}"
     for speed, mean, p99, most in ((1, 850, None, None), (2, 949, None, None), (2.5, 1124, 9802, 30000), (3, 2568, 35062, 60000)):
-        r = replay(binary, "--trace", CONVERSATION, "--cluster", SHARED, "--speed", speed)
+        r = replay(binary, "--trace", CONVERSATION, "--evict", "lru", "--cluster", SHARED, "--speed", speed)
         assert r["ttft_ms"]["mean"] <= mean, (speed, r["ttft_ms"])
         assert (p99 is None or r["ttft_ms"]["p99"] <= p99) and (most is None or r["ttft_ms"]["max"] <= most), (speed, r["ttft_ms"])
 

@@ -55,7 +55,7 @@ def test_bad_lines(binary):
         assert replay(binary, "--trace", path, "--one-pool", 9)["reordered"] == 1
     assert "No such file" in replay(binary, "--trace", "/nonexistent", "--one-pool", 9, fails=True)
     assert "Is a directory" in replay(binary, "--trace", "/", "--one-pool", 9, fails=True)
-    assert "not one of lru|mooncake|s3fifo|arc|opt" in replay(binary, "--trace", "/", "--one-pool", 9, "--evict", "lfu", fails=True)
+    assert "not one of mooncake|lru|density|s3fifo|arc|opt" in replay(binary, "--trace", "/", "--one-pool", 9, "--evict", "lfu", fails=True)
 
 
 def test_memory_is_bounded(binary):

@@ -1,4 +1,5 @@
 """policies - the eviction policies once more, written for being read, as an oracle. Each has used(prompt) and `there`."""
+import math
 from collections import OrderedDict
 
 
@@ -9,7 +10,7 @@ class Lru:
         self.cap, self.time, self.there, self.parent, self.children = cap, 0, {}, {}, {}
 
     def used(self, prompt):
-        begin, parent = self.time, None
+        begin, parent, self.gone = self.time, None, []
         for block in prompt:
             self.time += 1
             if block not in self.there:
@@ -27,6 +28,7 @@ class Lru:
             parent = block
 
     def drop(self, block):
+        self.gone.append(block)
         del self.there[block]
         if self.parent[block] is not None and self.parent[block] in self.children:
             self.children[self.parent[block]].discard(block)
@@ -43,6 +45,7 @@ class S3Fifo:
         return self.small.keys() | self.main.keys()
 
     def used(self, prompt):
+        self.gone = []
         for block in reversed(prompt):
             for queue in (self.small, self.main):
                 if block in queue:
@@ -62,6 +65,7 @@ class S3Fifo:
             while self.small:
                 block, count = self.small.popitem(last=False)
                 if count == 0:
+                    self.gone.append(block)
                     self.ghosts[block] = 0
                     while len(self.ghosts) > self.cap * 9 // 10:
                         self.ghosts.popitem(last=False)
@@ -72,6 +76,7 @@ class S3Fifo:
         while True:
             block, count = self.main.popitem(last=False)
             if count == 0:
+                self.gone.append(block)
                 return
             self.main[block] = count - 1
 
@@ -86,6 +91,7 @@ class Arc:
         return self.t1.keys() | self.t2.keys()
 
     def used(self, prompt):
+        self.gone = []
         for block in reversed(prompt):
             self.use(block)
 
@@ -107,7 +113,7 @@ class Arc:
                     b1.popitem(last=False)
                     self.replace(False)
                 else:
-                    t1.popitem(last=False)
+                    self.gone.append(t1.popitem(last=False)[0])
             else:
                 if len(t1) + len(t2) + len(b1) + len(b2) >= 2 * self.cap:
                     b2.popitem(last=False)
@@ -121,7 +127,9 @@ class Arc:
             return
         first = self.t1 and (len(self.t1) > self.target or (from_b2 and len(self.t1) == self.target))
         source, ghosts = (self.t1, self.b1) if first or not self.t2 else (self.t2, self.b2)
-        ghosts[source.popitem(last=False)[0]] = 0
+        block = source.popitem(last=False)[0]
+        self.gone.append(block)
+        ghosts[block] = 0
 
 
 class Opt:
@@ -152,12 +160,12 @@ class Opt:
 
 
 class Density:
-    """Ours: classes by uses of a block and of what it hangs on; the tail (a leaf) of least learned hits per time to come goes."""
+    """A life table for each class of blocks, by uses of a block and of what it hangs on; the tail (a leaf) of least density goes."""
     AGES = 48
 
     def __init__(self, cap, _):
-        self.cap, self.time, self.learn_at = cap, 0, 0
-        self.there, self.ghosts = {}, OrderedDict()  # id -> {used, uses, cls, parent, children}; id -> (used, uses, cls)
+        self.cap, self.clock, self.learned, self.gone = cap, 0, 0, []
+        self.there, self.ghosts = {}, OrderedDict()  # id -> {used, uses, cls, parent, children}; id -> (used, cls)
         self.queues = [OrderedDict() for _ in range(16)]  # oldest first
         self.edge = [1, 2**0.5]
         for age in range(2, self.AGES + 1):
@@ -167,49 +175,68 @@ class Density:
 
     def bucket(self, age):
         power = (age + 1).bit_length() - 1
-        return min(self.AGES - 1, 2 * power + ((age + 1) ** 2 >= 2 ** (2 * power + 1)))
+        return min(self.AGES - 1, 2 * power + (age + 1 >= 1.4142135623730951 * 2**power))
 
-    def learn(self, now):
+    def learn(self):
         every = max(2000, self.cap // 2)
-        self.learn_at = self.learn_at or now + every
-        if now < self.learn_at:
+        if self.clock - self.learned < min(every, max(128, self.learned)):
             return
-        self.learn_at = now + every
-        for hits_of, ends_of, density in zip(self.hits, self.ends, self.density):
-            hits = events = waited = 0.0
-            for age in range(self.AGES - 1, -1, -1):
-                width, here = self.edge[age + 1] - self.edge[age], hits_of[age] + ends_of[age]
-                waited += events * width + here * width / 2
-                hits += hits_of[age]
-                events += here
-                if events > 0:
-                    density[age] = (hits + 0.01) / (waited + 0.01 * self.cap)
-                else:
-                    density[age] = density[age + 1] if age + 1 < self.AGES else 0
-                hits_of[age] *= 0.9
-                ends_of[age] *= 0.9
+        self.learned = self.clock
+        ends = [list(row) for row in self.ends]
+        weight = [0.5 * math.pow(0.9, self.edge[age] / every) for age in range(self.AGES)]
+        for b in list(self.there.values()) + [{"used": used, "cls": cls} for used, cls in self.ghosts.values()]:
+            age = self.bucket(self.clock - b["used"])
+            ends[b["cls"]][age] += weight[age]
+        total = [[sum_of(table, age) for age in range(self.AGES)] for table in (self.hits, ends)]
+        prior = self.table(total[0], total[1], None)
+        for cls in range(16):
+            hit = self.table(self.hits[cls], ends[cls], prior)
+            self.density[cls] = [self.best(hit, age) for age in range(self.AGES)]
+            self.hits[cls] = [x * 0.9 for x in self.hits[cls]]
+            self.ends[cls] = [x * 0.9 for x in self.ends[cls]]
+
+    def table(self, hits_of, ends_of, prior):
+        out, longer = [0.0] * self.AGES, 0.0
+        for age in range(self.AGES - 1, -1, -1):
+            lives = longer + hits_of[age] + ends_of[age] / 2
+            if prior:
+                out[age] = (hits_of[age] + prior[age]) / (lives + 1.0)
+            else:
+                out[age] = hits_of[age] / lives if lives > 0 else 0.0
+            longer += hits_of[age] + ends_of[age]
+        return out
+
+    def best(self, hit, age):
+        left, got, time, best = 1.0, 0.0, 0.0, 0.0
+        while age < self.AGES and left > 1e-3:
+            got += left * hit[age]
+            time += left * (1 - hit[age] / 2) * (self.edge[age + 1] - self.edge[age])
+            left *= 1 - hit[age]
+            best = max(best, got / time)
+            age += 1
+        return best
 
     def used(self, prompt):
-        begin, parent = self.time, None
-        self.time += len(prompt)
+        parent, self.gone = None, []
         for depth, block in enumerate(prompt):
-            now = begin + depth
             if block in self.there:
-                self.learn(now)
+                self.clock += 1
+                self.learn()
                 b = self.there[block]
-                self.hits[b["cls"]][self.bucket(now - b["used"])] += 1
+                self.hits[b["cls"]][self.bucket(self.clock - b["used"])] += 1
                 self.queues[b["cls"]].pop(block, None)
-                b["used"], b["uses"] = now, min(3, b["uses"] + 1)
+                b["used"], b["uses"] = self.clock, min(3, b["uses"] + 1)
             else:
-                if len(self.there) == self.cap and not self.evict(begin, now):
+                if len(self.there) == self.cap and not self.evict(self.clock + 1 - depth):
                     return
-                self.learn(now)
+                self.clock += 1
+                self.learn()
                 uses = 0
                 if block in self.ghosts:
-                    used, uses, cls = self.ghosts.pop(block)
-                    self.hits[cls][self.bucket(now - used)] += 1
-                    uses = min(3, uses + 1)
-                b = self.there[block] = {"used": now, "uses": uses, "parent": parent, "children": 0}
+                    used, cls = self.ghosts.pop(block)
+                    self.hits[cls][self.bucket(self.clock - used)] += 1
+                    uses = min(3, cls // 4 + 1)
+                b = self.there[block] = {"used": self.clock, "uses": uses, "parent": parent, "children": 0}
                 if parent is not None:
                     self.there[parent]["children"] += 1
             up = b["parent"]
@@ -217,7 +244,7 @@ class Density:
             self.queues[b["cls"]][block] = True
             parent = block
 
-    def evict(self, begin, now):
+    def evict(self, begin):
         best = None
         for cls, queue in enumerate(self.queues):
             while queue and self.there[next(iter(queue))]["children"]:
@@ -227,18 +254,19 @@ class Density:
             block = next(iter(queue))
             if self.there[block]["used"] >= begin:
                 continue
-            density = self.density[cls][self.bucket(now - self.there[block]["used"])]
+            density = self.density[cls][self.bucket(self.clock - self.there[block]["used"])]
             if best is None or density < best[0]:
                 best = density, block
         if best is None:
             return False
         block = best[1]
         b = self.there.pop(block)
+        self.gone.append(block)
         del self.queues[b["cls"]][block]
-        self.ghosts[block] = b["used"], b["uses"], b["cls"]
+        self.ghosts[block] = b["used"], b["cls"]
         if len(self.ghosts) > 4 * self.cap:
-            _, (used, _, cls) = self.ghosts.popitem(last=False)
-            self.ends[cls][self.bucket(now - used)] += 1
+            _, (used, cls) = self.ghosts.popitem(last=False)
+            self.ends[cls][self.bucket(self.clock - used)] += 1
         if b["parent"] is not None:
             up = self.there[b["parent"]]
             up["children"] -= 1
@@ -248,17 +276,120 @@ class Density:
         return True
 
 
-POLICIES = {"lru": Lru, "mooncake": Density, "s3fifo": S3Fifo, "arc": Arc, "opt": Opt}
+def sum_of(table, age):
+    """In the order of the classes, so that floating point agrees."""
+    total = 0.0
+    for row in table:
+        total += row[age]
+    return total
+
+
+class Mooncake:
+    """Follows the best of four: out goes what the leader's shadow does not hold."""
+
+    def __init__(self, cap, prompts):
+        self.cap, self.leader, self.uses = cap, 0, 0.0
+        self.shadows = [expert(cap, prompts) for expert in (Density, Lru, S3Fifo, Arc)]
+        self.hits, self.ahead, self.spread = [0.0] * 4, [0.0] * 4, [0.0] * 4
+        self.there = {}  # id -> {parent, children, kept, parked}
+        self.queues = {False: OrderedDict(), True: OrderedDict()}  # loose and kept, oldest first
+
+    def move(self, block):
+        b = self.there[block]
+        kept = block in self.shadows[self.leader].there
+        if kept != b["kept"]:
+            if not b["parked"]:
+                del self.queues[b["kept"]][block]
+                self.queues[kept][block] = True
+            b["kept"] = kept
+
+    def compare(self, hits_now, uses):
+        window = 16.0 * self.cap + 1000.0
+        fade = 1 - uses / window if uses < window else 0.0
+        self.uses = self.uses * fade + uses
+        most, best = 0.0, self.leader
+        for x, shadow in enumerate(self.shadows):
+            more = hits_now[x] - hits_now[self.leader]
+            self.hits[x] = self.hits[x] * fade + hits_now[x]
+            self.spread[x] = self.spread[x] * fade + more * more
+            self.ahead[x] = max(self.ahead[x] + more, 0.0)
+            missing = sum(block not in self.there for block in shadow.there)
+            lead = self.ahead[x] - 2.0 * missing * self.hits[x] / self.uses - 2.0 * math.sqrt(self.spread[x])
+            if lead > most:
+                most, best = lead, x
+        if best == self.leader:
+            return
+        self.leader, self.ahead = best, [0.0] * 4
+        order = list(self.queues[False]) + list(self.queues[True])
+        self.queues = {False: OrderedDict(), True: OrderedDict()}
+        for block, b in self.there.items():
+            b["kept"] = block in self.shadows[best].there
+        for block in order:
+            self.queues[self.there[block]["kept"]][block] = True
+
+    def used(self, prompt):
+        hits_now = []
+        for x, shadow in enumerate(self.shadows):
+            hits_now.append(prefix(shadow.there, prompt))
+            shadow.used(prompt)
+            if x == self.leader:
+                for block in shadow.gone + prompt:
+                    if block in self.there:
+                        self.move(block)
+        self.compare(hits_now, len(prompt))
+        parent, touched = None, set()
+        for block in prompt:
+            if block in self.there:
+                b = self.there[block]
+                self.queues[b["kept"]].pop(block, None)
+                b["parked"] = False
+            else:
+                if len(self.there) == self.cap and not self.evict(touched):
+                    return
+                kept = block in self.shadows[self.leader].there
+                b = self.there[block] = {"parent": parent, "children": 0, "kept": kept, "parked": False}
+                if parent is not None:
+                    self.there[parent]["children"] += 1
+            self.queues[b["kept"]][block] = True
+            touched.add(block)
+            parent = block
+
+    def evict(self, touched):
+        for queue in (self.queues[False], self.queues[True]):
+            while queue and self.there[next(iter(queue))]["children"]:
+                self.there[queue.popitem(last=False)[0]]["parked"] = True
+            if queue:
+                break
+        block = next(iter(queue))
+        if block in touched:
+            return False
+        del queue[block]
+        up = self.there.pop(block)["parent"]
+        if up is not None:
+            b = self.there[up]
+            b["children"] -= 1
+            if b["children"] == 0 and b["parked"]:
+                b["parked"] = False
+                self.queues[b["kept"]][up] = True
+                self.queues[b["kept"]].move_to_end(up, last=False)
+        return True
+
+
+POLICIES = {"lru": Lru, "mooncake": Mooncake, "density": Density, "s3fifo": S3Fifo, "arc": Arc, "opt": Opt}
+
+
+def prefix(there, prompt):
+    """Blocks found, from the first on."""
+    count = 0
+    while count < len(prompt) and prompt[count] in there:
+        count += 1
+    return count
 
 
 def hits(name, cap, requests):
     prompts = [request["hash_ids"] for request in requests]
     policy, count = POLICIES[name](cap, prompts), 0
     for prompt in prompts:
-        there = policy.there
-        for block in prompt:
-            if block not in there:
-                break
-            count += 1
+        count += prefix(policy.there, prompt)
         policy.used(prompt)
     return count

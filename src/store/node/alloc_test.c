@@ -13,7 +13,7 @@
 
 #include "base/rng.h"
 #include "store/node/alloc.h"
-#include "store/node/evict.h"
+#include "store/evict/evict.h"
 
 #define KIB 1024ull
 #define MIB (1024 * KIB)
@@ -235,7 +235,7 @@ static void no_failure_with_tenth_free(void **state)
     p.free_slots = malloc(OBJECTS_MAX * sizeof(uint32_t));
     p.doomed = malloc(OBJECTS_MAX * sizeof(uint32_t));
     assert_true(p.alloc && p.block && p.free_slots && p.doomed);
-    assert_int_equal(evict_create(evict_policies[0], OBJECTS_MAX, &p.evict), MC_OK);
+    assert_int_equal(evict_create(evict_policies[0], OBJECTS_MAX, EVICT_UNKNOWN, &p.evict), MC_OK);
     for (uint32_t i = 0; i < OBJECTS_MAX; i++) {
         p.block[i] = ALLOC_NONE;
         p.free_slots[p.free_count++] = OBJECTS_MAX - 1 - i;

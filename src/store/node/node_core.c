@@ -92,7 +92,7 @@ enum mc_status node_core_create(const struct node_limits *limits, const struct s
     core->alloc = alloc_create((size_t)core->limits.objects_max * 2 + 1024);
     if (!core->slabs || !core->peer_up || !core->info_owed || !core->alloc ||
         hashmap_init(&core->by_key, 0, 0) != MC_OK || hashmap_init(&core->by_gen, 0, 0) != MC_OK ||
-        evict_create(policy, core->limits.objects_max, &core->evict) != MC_OK)
+        evict_create(policy, core->limits.objects_max, EVICT_UNKNOWN, &core->evict) != MC_OK)
         goto undo;
     status = memory_take(core, memory, segments);
     if (status != MC_OK)

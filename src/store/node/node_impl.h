@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "store/node/alloc.h"
-#include "store/node/evict.h"
+#include "store/evict/evict.h"
 #include "store/node/node_core.h"
 #include "store/object.h"
 

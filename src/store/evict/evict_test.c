@@ -10,13 +10,13 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "store/node/evict.h"
+#include "store/evict/evict.h"
 
 static struct evict *make(const char *name, uint32_t slots)
 {
     struct evict *e = NULL;
 
-    assert_int_equal(evict_create(evict_policy_find(name), slots, &e), MC_OK);
+    assert_int_equal(evict_create(evict_policy_find(name), slots, slots, &e), MC_OK);
     return e;
 }
 
@@ -41,7 +41,9 @@ static uint32_t pop(struct evict *e, uint64_t now)
 static void table_has_names(void **state)
 {
     assert_non_null(evict_policies[0]);
-    assert_ptr_equal(evict_policy_find("lru"), evict_policies[0]);
+    assert_ptr_equal(evict_policy_find("mooncake"), evict_policies[0]);
+    assert_ptr_equal(evict_policy_find("lru"), &evict_lru);
+    assert_null(evict_policy_find("s3fifo")); /* it knows no pins */
     assert_null(evict_policy_find("no such policy"));
     for (const struct evict_policy *const *p = evict_policies; *p; p++)
         assert_true((*p)->help && (*p)->handle_size >= sizeof(struct evict));

@@ -1,5 +1,5 @@
 /* idmap.c - see idmap.h. At most half full; a deletion moves back what had to step over the cell. */
-#include "replay/idmap.h"
+#include "base/idmap.h"
 
 #include <stdlib.h>
 

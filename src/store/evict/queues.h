@@ -1,16 +1,16 @@
 /* queues.h - several queues over slots and ghosts, for policies that remember what they evicted.
  *
  * An entry stands in one of a few queues. Entries of blocks that are there and of those that are gone (ghosts) are of one kind,
- * found by id, so moving between a queue of blocks and a queue of ghosts is one step. Memory is bounded by the number of entries.
+ * found by id, so moving between a queue of blocks and a queue of ghosts is one step. Memory grows with the entries in use.
  *
  * Threads: the owner's only. */
-#ifndef REPLAY_QUEUES_H
-#define REPLAY_QUEUES_H
+#ifndef STORE_EVICT_QUEUES_H
+#define STORE_EVICT_QUEUES_H
 
 #include <stdint.h>
 
+#include "base/idmap.h"
 #include "mooncake/status.h"
-#include "replay/idmap.h"
 
 #define ENTRY_NONE UINT32_MAX
 
@@ -20,7 +20,8 @@ struct queue_entry {
     uint64_t id;
     uint32_t newer, older;
     uint32_t slot; /* of the block, when it is there */
-    uint8_t queue, count;
+    uint8_t queue, count, note;
+    uint32_t used; /* with note: the policy's own */
 };
 
 struct queue_ends {
@@ -31,20 +32,20 @@ struct queues {
     struct queue_entry *entries;
     struct queue_ends ends[QUEUES_MAX];
     struct idmap ids;
-    uint32_t *of_slot; /* entry of the block in a slot */
-    uint32_t *free;
-    uint32_t cap, free_count;
+    uint32_t *of_slot;         /* entry of the block in a slot */
+    uint32_t cap, slots, free; /* free: first of a list through `older` */
 };
 
-/* `slots` numbers of blocks, `entries` of blocks and ghosts together. MC_ENOMEM: nothing to clean up. */
-enum mc_status queues_init(struct queues *q, uint32_t slots, uint32_t entries);
+void queues_init(struct queues *q);
 void queues_fini(struct queues *q);
 
 /* Entry of an id, ENTRY_NONE. */
 uint32_t queues_find(const struct queues *q, uint64_t id);
 
-/* A new entry at the newest end. The caller keeps to the number of entries. MC_OK or MC_ENOMEM. */
+/* A new entry at the newest end, for a block in `slot` (EVICT_NONE: for a ghost). MC_OK or MC_ENOMEM. */
 enum mc_status queues_add(struct queues *q, unsigned queue, uint64_t id, uint32_t slot);
+/* A ghost has come back, into `slot`. MC_OK or MC_ENOMEM. */
+enum mc_status queues_return(struct queues *q, unsigned queue, uint32_t entry, uint32_t slot);
 /* To the newest end of `queue`. */
 void queues_move(struct queues *q, unsigned queue, uint32_t entry);
 /* Forget it. */

@@ -4,8 +4,8 @@
  * is one cache line. A simulated cluster asks some hundred times per request.
  *
  * Ownership: the map owns its memory. Threads: the owner's only. */
-#ifndef REPLAY_IDMAP_H
-#define REPLAY_IDMAP_H
+#ifndef BASE_IDMAP_H
+#define BASE_IDMAP_H
 
 #include <stdbool.h>
 #include <stddef.h>

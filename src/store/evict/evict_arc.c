@@ -1,14 +1,10 @@
-/* evict_arc.c - ARC ("a self-tuning, low overhead replacement cache", FAST'03), to compare with.
+/* evict_arc.c - ARC ("a self-tuning, low overhead replacement cache", FAST'03), with ids only.
  *
  * T1 holds what was used once, T2 what was used again, B1 and B2 what was evicted from them. A hit in B1 says that T1 is too
  * short, one in B2 that T2 is: `target`, the wanted length of T1, moves by whole blocks. Which end gives depends on what comes in,
- * so the policy is told of that first (arc_expect).
- *
- * Pins and promises are not known: a replay has none. */
-#include <assert.h>
-
-#include "replay/evictions.h"
-#include "replay/queues.h"
+ * so the policy is told of that first (expect). It knows no tree, pins or promises. */
+#include "store/evict/queues.h"
+#include "store/evict/tails.h"
 
 enum { T1, T2, B1, B2 };
 
@@ -27,7 +23,8 @@ static struct arc *arc_of(struct evict *e)
 
 static enum mc_status arc_init(struct evict *e)
 {
-    return queues_init(&arc_of(e)->q, e->slots_max, 2 * e->slots_max + 1);
+    queues_init(&arc_of(e)->q);
+    return MC_OK;
 }
 
 static void arc_fini(struct evict *e)
@@ -45,10 +42,10 @@ static uint32_t step(uint32_t other, uint32_t hit)
     return other > hit ? other / hit : 1;
 }
 
-void arc_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
+static void arc_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
 {
     struct arc *arc = arc_of(e);
-    uint32_t entry = queues_find(&arc->q, id), cap = e->slots_max;
+    uint32_t entry = queues_find(&arc->q, id), cap = e->capacity;
 
     arc->from_b2 = arc->forget = false;
     if (entry == ENTRY_NONE) {
@@ -56,7 +53,7 @@ void arc_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
             arc->forget = length(arc, T1) >= cap;
             if (!arc->forget)
                 queues_drop_oldest(&arc->q, B1);
-        } else if (length(arc, T1) + length(arc, T2) + length(arc, B1) + length(arc, B2) >= 2 * cap) {
+        } else if (length(arc, T1) + length(arc, T2) + length(arc, B1) + length(arc, B2) >= 2 * (uint64_t)cap) {
             queues_drop_oldest(&arc->q, B2);
         }
     } else if (arc->q.entries[entry].queue == B1) {
@@ -78,10 +75,7 @@ static enum mc_status arc_add(struct evict *e, uint32_t slot, const struct evict
 
     if (entry == ENTRY_NONE)
         return queues_add(&arc->q, T1, object->id, slot);
-    arc->q.entries[entry].slot = slot;
-    arc->q.of_slot[slot] = entry;
-    queues_move(&arc->q, T2, entry);
-    return MC_OK;
+    return queues_return(&arc->q, T2, entry, slot);
 }
 
 static void arc_touch(struct evict *e, uint32_t slot, uint64_t now)
@@ -89,16 +83,6 @@ static void arc_touch(struct evict *e, uint32_t slot, uint64_t now)
     struct arc *arc = arc_of(e);
 
     queues_move(&arc->q, T2, arc->q.of_slot[slot]);
-}
-
-static void arc_promise(struct evict *e, uint32_t slot, uint64_t until, uint64_t now)
-{
-    arc_touch(e, slot, now);
-}
-
-static void arc_pin(struct evict *e, uint32_t slot, bool pinned, uint64_t now)
-{
-    assert(!"a replay pins nothing");
 }
 
 static void arc_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
@@ -122,16 +106,24 @@ static uint32_t arc_victim(struct evict *e, uint64_t now)
     return entry == ENTRY_NONE ? EVICT_NONE : arc->q.entries[entry].slot;
 }
 
-const struct evict_policy arc_policy = {
+static unsigned arc_choose(const struct evict *e, const struct evict_tails *tails)
+{
+    const struct queue_ends *ends = ((const struct arc *)(const void *)e)->q.ends;
+
+    return tails_by_share(tails, ends[T1].length, ends[T1].length + ends[T2].length);
+}
+
+const struct evict_policy evict_arc = {
     .name = "arc",
     .help = "recency against frequency, balanced by hits among ghosts; knows no tree",
     .handle_size = sizeof(struct arc),
+    .tail_first = true,
     .init = arc_init,
     .fini = arc_fini,
     .add = arc_add,
     .touch = arc_touch,
-    .promise = arc_promise,
-    .pin = arc_pin,
     .remove = arc_remove,
     .victim = arc_victim,
+    .expect = arc_expect,
+    .choose = arc_choose,
 };

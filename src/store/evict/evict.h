@@ -3,7 +3,7 @@
  * The caller numbers its objects with slots 0..slots_max-1 (and may reuse a number after evict_remove()); the policy keeps
  * its state by slot, out of line. Ids, sizes and times in, victim out. The node and the trace replayer call the same code.
  *
- * What holds for every policy:
+ * What holds for every policy of a live node (evict_policies[]):
  *   - a pinned object is never a victim
  *   - objects with children present (blocks that hang on them) go after those without, so that a prefix is eaten from its
  *     end; only when nothing else is left (every leaf is pinned) an inner one goes
@@ -11,11 +11,18 @@
  *     at the latest when those made before it have ended
  *   - MC_OBJ_SOFT_PIN objects go after both
  *   - nothing but pins makes evict_victim() come back empty-handed
- * A policy is one row in evict_policies[] and its functions. All calls are O(1) amortised.
+ * The experts (evict_experts[]) are run with ids only, as shadows and in replays: of them only the lru knows pins and promises.
+ * A policy is one row and its functions. All calls are O(1) amortised.
+ *
+ *   mooncake   follows the best of four experts, by shadows of them (evict_mooncake.c)
+ *   lru        least recently used
+ *   density    least hits per time to come, learned (evict_density.c)
+ *   s3fifo     a small queue (10 %), a main queue, ghosts for 90 %; promoted when read while in the small one (SOSP'23)
+ *   arc        recency against frequency, balanced by hits among ghosts (FAST'03), integer steps
  *
  * Pure: time is passed in (ns, never going back). Threads: the owner's only. */
-#ifndef STORE_NODE_EVICT_H
-#define STORE_NODE_EVICT_H
+#ifndef STORE_EVICT_EVICT_H
+#define STORE_EVICT_EVICT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,7 +30,11 @@
 
 #include "mooncake/status.h"
 
-#define EVICT_NONE UINT32_MAX
+#define EVICT_NONE    UINT32_MAX
+#define EVICT_NO_ID   UINT64_MAX
+#define EVICT_UNKNOWN UINT32_MAX /* a capacity */
+
+enum { EVICT_CLASSES = 16 };
 
 struct evict;
 
@@ -38,34 +49,72 @@ struct evict_object {
 
 enum evict_why { EVICT_EVICTED, EVICT_REMOVED }; /* evict_remove(): as victim, or by request */
 
+/* Blocks of a prompt, each hanging on the one before. */
+struct evict_run {
+    const uint64_t *ids;
+    uint32_t count;
+    uint64_t up; /* what the first hangs on; EVICT_NO_ID */
+};
+
+/* Objects by how often they were used again (0..3) and the block they hang on was: the oldest leaf of each class. */
+struct evict_tails {
+    uint32_t age[EVICT_CLASSES]; /* in uses, EVICT_NONE: no leaf there; class = uses * 4 + uses of the parent */
+    uint32_t young, count;       /* never used again; all */
+};
+
 struct evict_policy {
     const char *name;
     const char *help; /* one line */
     size_t handle_size;
-    /* All mandatory. `e` is zeroed memory of handle_size bytes, `slots_max` of it set. MC_OK or MC_ENOMEM. */
+    bool tail_first; /* knows no tree: wants a prompt's blocks used from the last on, each hanging on nothing */
+    /* Mandatory. `e` is zeroed memory of handle_size bytes, its first member is set. MC_OK or MC_ENOMEM. */
     enum mc_status (*init)(struct evict *e);
     void (*fini)(struct evict *e);
     enum mc_status (*add)(struct evict *e, uint32_t slot, const struct evict_object *object, uint64_t now);
     void (*touch)(struct evict *e, uint32_t slot, uint64_t now);
-    void (*promise)(struct evict *e, uint32_t slot, uint64_t until, uint64_t now);
-    void (*pin)(struct evict *e, uint32_t slot, bool pinned, uint64_t now);
     void (*remove)(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now);
     uint32_t (*victim)(struct evict *e, uint64_t now);
+    /* Mandatory for a live node; experts may leave them NULL, nobody pins an id. */
+    void (*promise)(struct evict *e, uint32_t slot, uint64_t until, uint64_t now);
+    void (*pin)(struct evict *e, uint32_t slot, bool pinned, uint64_t now);
+    /* NULL: does not matter. */
+    enum mc_status (*ask)(struct evict *e, const struct evict_run *run, uint64_t now);
+    void (*expect)(struct evict *e, uint64_t id, uint32_t depth, uint64_t now);
+    /* Mandatory for an expert: which of the tails it would take the victim from, by what it has learned. At least one is there. */
+    unsigned (*choose)(const struct evict *e, const struct evict_tails *tails);
 };
 
 /* First member of every policy's handle. */
 struct evict {
     const struct evict_policy *policy;
     uint32_t slots_max;
+    uint32_t capacity; /* objects that are there when memory is full; EVICT_UNKNOWN: it never was yet */
 };
 
-/* NULL-terminated; the first is the default. */
+/* NULL-terminated. Those a node may run; the first is the default. */
 extern const struct evict_policy *const evict_policies[];
-const struct evict_policy *evict_policy_find(const char *name); /* NULL if there is none */
+/* Those the default follows. */
+extern const struct evict_policy *const evict_experts[];
+const struct evict_policy *evict_policy_find(const char *name); /* of evict_policies; NULL if there is none */
 
-/* State grows with the highest slot used, up to slots_max (at most 2^31). MC_OK or MC_ENOMEM. */
-enum mc_status evict_create(const struct evict_policy *policy, uint32_t slots_max, struct evict **out);
+/* State grows with the highest slot used, up to slots_max (at most 2^26). MC_OK or MC_ENOMEM. */
+enum mc_status evict_create(
+    const struct evict_policy *policy, uint32_t slots_max, uint32_t capacity, struct evict **out);
 void evict_destroy(struct evict *e); /* NULL is allowed */
+
+/* Somebody wants these blocks, whether they are here or not. Said once for each use, before the touches and adds that follow from it.
+ * MC_OK, or MC_ENOMEM: the policy knows less from now on. */
+static inline enum mc_status evict_ask(struct evict *e, const struct evict_run *run, uint64_t now)
+{
+    return e->policy->ask ? e->policy->ask(e, run, now) : MC_OK;
+}
+
+/* This object comes in next; before victim() is asked to make room for it. */
+static inline void evict_expect(struct evict *e, uint64_t id, uint32_t depth, uint64_t now)
+{
+    if (e->policy->expect)
+        e->policy->expect(e, id, depth, now);
+}
 
 /* A new object in a free slot; it counts as used now. MC_OK, or MC_ENOMEM and nothing changed. */
 static inline enum mc_status evict_add(struct evict *e, uint32_t slot, const struct evict_object *object, uint64_t now)
@@ -107,5 +156,8 @@ static inline uint32_t evict_victim(struct evict *e, uint64_t now)
 {
     return e->policy->victim(e, now);
 }
+
+/* The experts' rows, for the tables. */
+extern const struct evict_policy evict_lru, evict_density, evict_s3fifo, evict_arc, evict_mooncake;
 
 #endif

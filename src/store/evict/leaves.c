@@ -1,0 +1,205 @@
+/* leaves.c - see leaves.h. */
+#include "store/evict/leaves.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void leaves_init(struct leaves *l)
+{
+    *l = (struct leaves){0};
+    for (unsigned i = 0; i < LEAVES_QUEUES; i++)
+        l->queues[i].newest = l->queues[i].oldest = EVICT_NONE;
+}
+
+void leaves_fini(struct leaves *l)
+{
+    free(l->at);
+    leaves_init(l);
+}
+
+/* ---- queues ---- */
+
+static void queue_out(struct leaves *l, uint32_t slot)
+{
+    struct leaf *s = &l->at[slot];
+
+    if (s->queue == LEAVES_NONE)
+        return;
+    *(s->newer == EVICT_NONE ? &l->queues[s->queue].newest : &l->at[s->newer].older) = s->older;
+    *(s->older == EVICT_NONE ? &l->queues[s->queue].oldest : &l->at[s->older].newer) = s->newer;
+    s->queue = LEAVES_NONE;
+}
+
+static void queue_newest(struct leaves *l, unsigned queue, uint32_t slot)
+{
+    struct leaf *s = &l->at[slot];
+    uint32_t *newest = &l->queues[queue].newest;
+
+    queue_out(l, slot);
+    s->queue = queue;
+    s->newer = EVICT_NONE;
+    s->older = *newest;
+    *(*newest == EVICT_NONE ? &l->queues[queue].oldest : &l->at[*newest].newer) = slot;
+    *newest = slot;
+}
+
+static void queue_oldest(struct leaves *l, unsigned queue, uint32_t slot)
+{
+    struct leaf *s = &l->at[slot];
+    uint32_t *oldest = &l->queues[queue].oldest;
+
+    queue_out(l, slot);
+    s->queue = queue;
+    s->older = EVICT_NONE;
+    s->newer = *oldest;
+    *(*oldest == EVICT_NONE ? &l->queues[queue].newest : &l->at[*oldest].older) = slot;
+    *oldest = slot;
+}
+
+static unsigned queue_of(const struct leaf *s, uint64_t now)
+{
+    return s->soft ? LEAVES_SOFT : s->until > now ? LEAVES_PROMISED : s->plain;
+}
+
+/* ---- changes ---- */
+
+static enum mc_status grow(struct leaves *l, uint32_t slot)
+{
+    uint32_t cap = l->cap ? l->cap : 256;
+
+    while (cap <= slot)
+        cap *= 2;
+    struct leaf *at = realloc(l->at, (size_t)cap * sizeof(*at));
+    if (!at)
+        return MC_ENOMEM;
+    memset(at + l->cap, 0, (size_t)(cap - l->cap) * sizeof(*at));
+    l->at = at;
+    l->cap = cap;
+    return MC_OK;
+}
+
+enum mc_status leaves_add(
+    struct leaves *l, uint32_t slot, const struct evict_object *object, unsigned plain, uint64_t now)
+{
+    if (slot >= l->cap && grow(l, slot) != MC_OK)
+        return MC_ENOMEM;
+    struct leaf *s = &l->at[slot];
+    assert(!s->present && object->parent != slot);
+    *s = (struct leaf){.parent = object->parent,
+        .life = s->life,
+        .plain = plain,
+        .queue = LEAVES_NONE,
+        .present = true,
+        .soft = object->soft_pin};
+    if (object->parent != EVICT_NONE) {
+        struct leaf *p = &l->at[object->parent];
+
+        assert(object->parent < l->cap && p->present);
+        s->parent_life = p->life;
+        p->children++;
+    }
+    queue_newest(l, queue_of(s, now), slot);
+    return MC_OK;
+}
+
+void leaves_use(struct leaves *l, uint32_t slot, unsigned plain, uint64_t now)
+{
+    struct leaf *s = &l->at[slot];
+
+    assert(s->present);
+    s->plain = plain;
+    /* The order among promises is that of promising: a read does not renew one. */
+    if (!s->pinned && s->queue != LEAVES_PROMISED)
+        queue_newest(l, queue_of(s, now), slot);
+}
+
+void leaves_move(struct leaves *l, uint32_t slot, unsigned plain)
+{
+    struct leaf *s = &l->at[slot];
+
+    s->plain = plain;
+    if (s->queue < LEAVES_PLAIN)
+        queue_newest(l, plain, slot);
+}
+
+void leaves_sort(struct leaves *l, unsigned (*plain_of)(void *arg, uint32_t slot), void *arg)
+{
+    uint32_t oldest[LEAVES_PLAIN];
+
+    for (unsigned queue = 0; queue < LEAVES_PLAIN; queue++) {
+        oldest[queue] = l->queues[queue].oldest;
+        l->queues[queue].newest = l->queues[queue].oldest = EVICT_NONE;
+    }
+    for (uint32_t slot = 0; slot < l->cap; slot++)
+        if (l->at[slot].present)
+            l->at[slot].plain = plain_of(arg, slot) & (LEAVES_PLAIN - 1);
+    for (unsigned queue = 0; queue < LEAVES_PLAIN; queue++) {
+        for (uint32_t slot = oldest[queue], next; slot != EVICT_NONE; slot = next) {
+            next = l->at[slot].newer;
+            l->at[slot].queue = LEAVES_NONE;
+            queue_newest(l, l->at[slot].plain, slot);
+        }
+    }
+}
+
+void leaves_promise(struct leaves *l, uint32_t slot, uint64_t until, uint64_t now)
+{
+    struct leaf *s = &l->at[slot];
+
+    assert(s->present);
+    if (until > s->until)
+        s->until = until;
+    if (!s->pinned)
+        queue_newest(l, queue_of(s, now), slot);
+}
+
+void leaves_pin(struct leaves *l, uint32_t slot, bool pinned, uint64_t now)
+{
+    struct leaf *s = &l->at[slot];
+
+    assert(s->present && s->pinned != pinned);
+    s->pinned = pinned;
+    if (pinned)
+        queue_out(l, slot);
+    else
+        queue_newest(l, queue_of(s, now), slot);
+}
+
+void leaves_remove(struct leaves *l, uint32_t slot, uint64_t now)
+{
+    struct leaf *s = &l->at[slot], *parent = leaves_parent(l, s);
+    uint32_t up = s->parent;
+
+    assert(s->present);
+    queue_out(l, slot);
+    *s = (struct leaf){.life = (uint16_t)(s->life + 1)};
+    /* No child to count: the parent's life has come round. */
+    if (parent && parent->children > 0 && --parent->children == 0 && parent->queue == LEAVES_PARKED)
+        queue_oldest(l, queue_of(parent, now), up);
+}
+
+/* ---- victims ---- */
+
+void leaves_expire(struct leaves *l, uint64_t now)
+{
+    for (uint32_t slot; (slot = l->queues[LEAVES_PROMISED].oldest) != EVICT_NONE && l->at[slot].until <= now;)
+        queue_newest(l, l->at[slot].plain, slot);
+}
+
+uint32_t leaves_oldest(struct leaves *l, unsigned queue)
+{
+    uint32_t slot;
+
+    while ((slot = l->queues[queue].oldest) != EVICT_NONE && l->at[slot].children > 0)
+        queue_newest(l, LEAVES_PARKED, slot);
+    return slot;
+}
+
+uint32_t leaves_guarded(struct leaves *l)
+{
+    uint32_t slot = leaves_oldest(l, LEAVES_PROMISED);
+
+    if (slot == EVICT_NONE)
+        slot = leaves_oldest(l, LEAVES_SOFT);
+    return slot != EVICT_NONE ? slot : l->queues[LEAVES_PARKED].oldest;
+}
