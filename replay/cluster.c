@@ -70,7 +70,7 @@ static uint64_t arrival_ns(struct cluster *c, double stamp_ms)
     double gap = (stamp_ms - c->stamp_ms) / c->options->speed;
 
     if (c->options->seed != 0)
-        gap *= 1 - JITTER + 2 * JITTER * rng_double(&c->rng);
+        gap *= 1 - JITTER + 2 * JITTER * rng_double(&c->arrivals);
     c->stamp_ms = stamp_ms;
     c->clock_ms += gap;
     return (uint64_t)llround(c->clock_ms * 1e6);
@@ -105,14 +105,10 @@ static enum mc_status read_next(struct cluster *c)
 
 static enum mc_status arrive(struct cluster *c)
 {
-    struct sim_request *request = c->next;
-    enum mc_status status;
-
-    c->now = request->arrived;
+    c->now = c->next->arrived;
     c->out->requests++;
+    sim_queue(c, c->next);
     c->next = NULL;
-    if ((status = sim_place(c, request)) != MC_OK)
-        return status;
     if (c->options->progress && c->out->requests % PROGRESS_EVERY == 0)
         c->options->progress(c->options->arg, trace_progress(c->trace));
     return read_next(c);
@@ -127,7 +123,9 @@ static enum mc_status happen(struct cluster *c)
     events_pop(&c->events, &event);
     c->now = event.at;
     struct sim_worker *worker = &c->workers[event.index];
+    c->ask = c->ask || event.kind == WAKE_QUEUE || event.index < c->prefills;
     switch ((enum sim_wake)event.kind) {
+    case WAKE_QUEUE: return MC_OK;
     case WAKE_END: return sim_worker_end(c, worker);
     case WAKE_LOADED: return sim_worker_loaded(c, worker);
     case WAKE_DECODE: return sim_worker_decode(c, worker, event.arg);
@@ -135,7 +133,13 @@ static enum mc_status happen(struct cluster *c)
     return MC_EINVAL;
 }
 
-/* Among equal times what was told before goes first; an arrival comes after all that happens at its time. */
+static bool more_comes_now(const struct cluster *c)
+{
+    return c->next && c->next->arrived == c->now;
+}
+
+/* Among equal times what was told before goes first; an arrival comes after all that happens at its time. Those that come at one
+ * time are in the queue together before any of them is placed, as in the Conductor, which reads what has come and then decides. */
 static enum mc_status loop(struct cluster *c)
 {
     enum mc_status status = read_next(c);
@@ -144,8 +148,8 @@ static enum mc_status loop(struct cluster *c)
         bool event_first = c->events.count > 0 && (!c->next || c->events.heap[0].at <= c->next->arrived);
 
         status = event_first ? happen(c) : arrive(c);
-        if (status == MC_OK && c->held_count > 0)
-            status = sim_place_held(c);
+        if (status == MC_OK && c->ask && !more_comes_now(c))
+            status = sim_place(c);
     }
     return status;
 }
@@ -188,7 +192,7 @@ static void fini(struct cluster *c)
     }
     for (size_t i = 0; i < c->events.count; i++)
         free(c->events.heap[i].arg);
-    free_requests(&c->held);
+    free_requests(&c->queue);
     free(c->next);
     events_fini(&c->events);
     kv_destroy(c->kv);
@@ -227,8 +231,9 @@ enum mc_status cluster_run(const struct cluster_options *options, struct cluster
     c->options = options;
     c->model = options->model;
     c->out = out;
-    list_init(&c->held);
-    rng_seed(&c->rng, options->seed);
+    list_init(&c->queue);
+    rng_seed(&c->arrivals, options->seed);
+    rng_seed(&c->draws, ~options->seed);
     model_fits(c->model, &c->prefill_fit, &c->decode_fit);
     init_workers(c);
     if (stats_init(&out->ttft) != MC_OK || stats_init(&out->tbt) != MC_OK ||

@@ -32,7 +32,7 @@ typedef void cluster_outcome_fn(void *arg, const struct cluster_outcome *outcome
 struct cluster_options {
     struct trace_options trace;
     const struct model *model; /* complete */
-    struct replay_policy policy;
+    const struct mc_sched_policy *policy;
     struct eviction eviction;       /* not a clairvoyant one: MC_ENOSUP */
     double speed;                   /* arrivals come that much faster */
     uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
@@ -51,7 +51,7 @@ struct cluster_result {
     uint64_t duplicated_tokens;                        /* in caches more than once, the most at any time */
     double bytes_moved, load_max_over_mean, simulated_s;
     uint64_t event_hash;
-    uint64_t held_max; /* prompts in the queue in front of all */
+    uint64_t held_max; /* prompts that had to wait in the queue in front of all */
     struct stats ttft, tbt;
     struct series series;
     double busy_ms[MODEL_WORKERS_MAX]; /* by instance, prefill first */

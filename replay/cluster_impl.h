@@ -13,7 +13,7 @@
 
 /* A request, from its arrival to its end. Given to the instance it waits at. */
 struct sim_request {
-    struct list link; /* held, waiting for prefill, for decode, or ended in this iteration */
+    struct list link; /* queued, waiting for prefill, for decode, or ended in this iteration */
     uint64_t number, arrived, ready, begun, first; /* times: ready: its KV is loaded; begun: its prefill */
     uint32_t tokens, output, id_count;
     uint32_t reuse_blocks;        /* that may come from a cache */
@@ -21,11 +21,13 @@ struct sim_request {
     uint32_t done_tokens;         /* of the prompt */
     uint32_t counted_tokens;      /* of the prompt, in the instance's queued_tokens */
     double expected_ms;           /* of prefill still to be done, as counted in the instance's backlog */
-    double work_ms;               /* held: of prefill, with what was cached when it came */
+    double work_ms;               /* for its rank in the queue (mc_sched_waiting) */
+    uint64_t asked;               /* in the queue: in which pass its turn was */
     uint16_t prefill, decode;
-    bool copy, started;
-    uint64_t last_step; /* of its decode instance */
-    uint32_t steps;     /* it takes there */
+    uint32_t copy_tokens; /* of what is fetched, to be kept at its instance */
+    bool started, held;   /* held: it had to wait in the queue */
+    uint64_t last_step;   /* of its decode instance */
+    uint32_t steps;       /* it takes there */
     uint64_t ids[];
 };
 
@@ -39,6 +41,7 @@ struct sim_worker {
     uint32_t waiting, present;    /* present: ending ones included */
     uint64_t queued_tokens, prompt_tokens;
     double backlog_ms, busy_ms;
+    double promised_ms; /* of prompts that wait in the queue for this one, as far as this pass has come */
 
     struct list decodes;          /* waiting for room */
     struct sim_request **running; /* heap, by last_step */
@@ -56,13 +59,16 @@ struct cluster {
     struct trace *trace;
     struct events events;
     struct kv *kv;
-    struct rng rng;
+    struct rng arrivals, draws; /* apart, so that under one seed all policies see the same arrivals */
     struct sim_worker workers[MODEL_WORKERS_MAX];
     uint32_t prefills, worker_count;
     uint64_t now, decisions;
     double stamp_ms, clock_ms; /* of the last arrival: in the trace, here */
-    struct list held;
-    uint64_t held_count;
+    struct list queue;         /* in front of all instances, in order of arrival */
+    uint64_t queue_count, passes;
+    uint64_t copying_tokens;  /* on their way to be there once more */
+    bool ask;                 /* something has come or changed that may bring those in the queue on */
+    uint64_t wakes;           /* when the queue is to be asked again; 0: not before something changes */
     struct sim_request *next; /* to arrive */
 
     struct mc_fit prefill_fit, decode_fit;
@@ -70,16 +76,16 @@ struct cluster {
     struct mc_sched_link links[MODEL_WORKERS_MAX][MODEL_PREFILL_MAX];
 };
 
-enum sim_wake { WAKE_END, WAKE_LOADED, WAKE_DECODE };
+enum sim_wake { WAKE_END, WAKE_LOADED, WAKE_DECODE, WAKE_QUEUE };
 
 /* What is hashed. */
 enum sim_event { SIM_PLACED, SIM_HELD, SIM_REFUSED, SIM_FIRST, SIM_DONE };
 void sim_hash(struct cluster *c, enum sim_event what, const struct sim_request *request, uint64_t more);
 
-/* sim_place.c: decide, and bring the request where it belongs. `request` is given. */
-enum mc_status sim_place(struct cluster *c, struct sim_request *request);
-/* Somebody has room: place who is held, as far as it goes. */
-enum mc_status sim_place_held(struct cluster *c);
+/* sim_place.c: it comes to the queue. Given. */
+void sim_queue(struct cluster *c, struct sim_request *request);
+/* Decide about those in the queue, in order of their ranks, and bring them where they belong, until one has to wait. */
+enum mc_status sim_place(struct cluster *c);
 
 /* sim_worker.c: requests are given to the instance. */
 enum mc_status sim_worker_prefill(struct cluster *c, struct sim_worker *worker, struct sim_request *request);

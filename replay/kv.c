@@ -188,6 +188,14 @@ double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_
     return free > now ? (double)(free - now) / 1e6 : 0;
 }
 
+uint64_t kv_copy_room(const struct kv *kv)
+{
+    double max = MC_SCHED_COPIES_PART * kv->nodes * kv->model->cache_tokens;
+    double are = (double)(kv->copies - kv->where.count) * kv->model->block_tokens;
+
+    return max > are ? (uint64_t)(max - are) : 0;
+}
+
 double kv_bytes_moved(const struct kv *kv)
 {
     return kv->moved;

@@ -39,6 +39,9 @@ uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t to
 /* What is before us on the way from a node to prefill node `to`, or to decode instance `to - prefill`. */
 double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now);
 
+/* Tokens that may still come to be there more than once: MC_SCHED_COPIES_PART of all pools, less those that are. */
+uint64_t kv_copy_room(const struct kv *kv);
+
 double kv_bytes_moved(const struct kv *kv);
 uint64_t kv_duplicated_max(
     const struct kv *kv); /* blocks that were there more than once, counted each time; the most ever */

@@ -7,18 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "conductor/scheduler/policies.h"
 #include "conductor/scheduler/view.h"
-
-/* Fill in what is fetched: nothing, what is there, or the best of the cluster, whichever is the fastest. */
-static void cost_fastest(const struct sched_view *view, struct mc_sched_candidate *row)
-{
-    struct mc_sched_candidate own = *row;
-
-    sched_view_cost_or_compute(view, row, view->best_tokens);
-    sched_view_cost_or_compute(view, &own, own.own_tokens);
-    if (own.ttft_ms <= row->ttft_ms)
-        *row = own;
-}
 
 /* What a policy of the simple kind is: a cost per prefill worker. `row` has its terms. */
 typedef double cost_fn(const struct sched_view *view, const struct mc_sched_candidate *row);
@@ -38,7 +28,7 @@ static void decide_by(const struct mc_sched_snapshot *snapshot, const struct mc_
         if (row->skip != MC_SKIP_NONE)
             continue;
         if (reach == REACH_ALL)
-            cost_fastest(&view, row);
+            sched_view_cost_fastest(&view, row);
         else
             sched_view_cost_or_compute(&view, row, row->own_tokens);
         row->cost = cost(&view, row);
@@ -170,7 +160,7 @@ static void decide_smg(const struct mc_sched_snapshot *snapshot, const struct mc
 
         if (row->skip != MC_SKIP_NONE)
             continue;
-        cost_fastest(&view, row);
+        sched_view_cost_fastest(&view, row);
         row->cost = by_match ? -(double)row->own_tokens : snapshot->workers[i].waiting;
     }
     sched_view_decide(&view, sched_cheapest(&view, view.prefill), decision, explain);
@@ -217,79 +207,44 @@ static void decide_llmd(const struct mc_sched_snapshot *snapshot, const struct m
 
         if (row->skip != MC_SKIP_NONE)
             continue;
-        cost_fastest(&view, row);
+        sched_view_cost_fastest(&view, row);
         row->cost = -2 * range_part(&prefix, row->own_tokens) + range_part(&used, kv_used(&snapshot->workers[i])) +
                     range_part(&queue, snapshot->workers[i].waiting);
     }
     sched_view_decide(&view, sched_cheapest(&view, view.prefill), decision, explain);
 }
 
-/* ---- ours ---- */
-
-/* One queue in front of all, shortest first with ageing; the worker that is soonest done; what is fetched is read where it lies and
- * not copied, so that the pool holds everything once. */
-static void decide_mooncake(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
-    struct mc_sched_decision *decision, struct mc_sched_explain *explain)
-{
-    struct sched_view view;
-    bool any = false;
-
-    sched_view_init(&view, snapshot, request);
-    for (uint32_t i = 0; i < snapshot->worker_count; i++) {
-        struct mc_sched_candidate *row = &view.prefill[i];
-
-        /* Full ones are waited for: a decode instance that stood in would make everybody's tokens slow. */
-        if (row->skip == MC_SKIP_NONE && !(snapshot->workers[i].role & MC_WORKER_PREFILL)) {
-            row->skip = MC_SKIP_ROLE;
-            view.prefill_full = true;
-        }
-        if (row->skip != MC_SKIP_NONE)
-            continue;
-        cost_fastest(&view, row);
-        any = true;
-    }
-    view.prefill_full = view.prefill_full && !any;
-    sched_view_decide(&view, sched_cheapest(&view, view.prefill), decision, explain);
-    decision->copy_blocks = 0;
-}
-
 /* ---- the table ---- */
 
-static const struct replay_policy rows[] = {
-    {"mooncake", "one queue, shortest first with ageing; least TTFT; the pool holds everything once", decide_mooncake,
-        1, 0.3},
-    {"random", "any; own cache", decide_random, 0, 0},
-    {"round-robin", "in turn; the pool", decide_round_robin, 0, 0},
-    {"least-load", "fewest tokens of prompts not finished; own cache", decide_least_load, 0, 0},
-    {"local", "least predicted TTFT from each worker's own cache", decide_local, 0, 0},
-    {"dynamo", "Dynamo: blocks to compute and blocks active", decide_dynamo, 0, 0},
-    {"lmetric", "Dynamo, lmetric: tokens to compute x sequences", decide_lmetric, 0, 0},
-    {"smg", "SGLang gateway: shortest queue when out of balance, else best match", decide_smg, 0, 0},
-    {"llm-d", "llm-d: prefix, KV used and queue, each scaled over the candidates", decide_llmd, 0, 0},
+static const struct mc_sched_policy rows[] = {
+    {"random", "any; own cache", decide_random, sched_first_come},
+    {"round-robin", "in turn; the pool", decide_round_robin, sched_first_come},
+    {"least-load", "fewest tokens of prompts not finished; own cache", decide_least_load, sched_first_come},
+    {"local", "least predicted TTFT from each worker's own cache", decide_local, sched_first_come},
+    {"dynamo", "Dynamo: blocks to compute and blocks active", decide_dynamo, sched_first_come},
+    {"lmetric", "Dynamo, lmetric: tokens to compute x sequences", decide_lmetric, sched_first_come},
+    {"smg", "SGLang gateway: shortest queue when out of balance, else best match", decide_smg, sched_first_come},
+    {"llm-d", "llm-d: prefix, KV used and queue, each scaled over the candidates", decide_llmd, sched_first_come},
 };
 
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
-bool replay_policy_at(size_t index, struct replay_policy *out)
+const struct mc_sched_policy *replay_policy_at(size_t index)
 {
     size_t live = 0;
 
-    for (const struct mc_sched_policy *policy; (policy = mc_sched_policy_at(live)) != NULL; live++) {
-        if (live == index) {
-            *out = (struct replay_policy){policy->name, policy->help, policy->decide, 0, 0};
-            return true;
-        }
-    }
-    if (index - live >= ROWS)
-        return false;
-    *out = rows[index - live];
-    return true;
+    for (const struct mc_sched_policy *policy; (policy = mc_sched_policy_at(live)) != NULL; live++)
+        if (live == index)
+            return policy;
+    return index - live < ROWS ? &rows[index - live] : NULL;
 }
 
-bool replay_policy_find(const char *name, struct replay_policy *out)
+const struct mc_sched_policy *replay_policy_find(const char *name)
 {
-    for (size_t i = 0; replay_policy_at(i, out); i++)
-        if (strcmp(out->name, name) == 0)
-            return true;
-    return false;
+    const struct mc_sched_policy *policy;
+
+    for (size_t i = 0; (policy = replay_policy_at(i)) != NULL; i++)
+        if (strcmp(policy->name, name) == 0)
+            return policy;
+    return NULL;
 }

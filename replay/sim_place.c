@@ -1,8 +1,9 @@
-/* sim_place.c - what the Conductor does: a snapshot, a decision by the policy, and the request on its way.
+/* sim_place.c - what the Conductor does: a queue, a snapshot, a decision by the policy, and the request on its way.
+ *
+ * Every request passes through the queue. Whose turn it is, the policy's rank says; who has to wait keeps all behind him waiting.
  *
  * The snapshot says of an instance what a live worker reports: prompts and tokens that wait, the time until a new one could start,
- * sequences and KV of its decode side. `waiting` counts prompts that are not wholly in an iteration yet, so a policy with a queue
- * in front of all sends the next one while the last iteration of the one before runs, and its loading is hidden behind that. */
+ * sequences and KV of its decode side. */
 #include "mooncake/kvcache.h"
 #include "replay/cluster_impl.h"
 
@@ -14,10 +15,9 @@ static void see_prefill(struct cluster *c, uint32_t i)
     c->seen[i] = (struct mc_sched_worker){.role = MC_WORKER_PREFILL,
         .state = MC_WORKER_READY,
         .node = (uint16_t)i,
-        .waiting = c->options->policy.waiting_max ? worker->waiting : worker->present,
-        .waiting_max = c->options->policy.waiting_max,
+        .waiting = worker->present,
         .queued_tokens = (uint32_t)worker->queued_tokens,
-        .queue_ms = running + worker->backlog_ms,
+        .queue_ms = running + worker->backlog_ms + worker->promised_ms,
         .prefill = &c->prefill_fit,
         .kv_tokens = worker->prompt_tokens,
         .kv_tokens_max = (uint64_t)c->model->cache_tokens,
@@ -63,6 +63,8 @@ static void see_links(struct cluster *c, uint32_t to)
 
 static void snapshot(struct cluster *c, struct mc_sched_snapshot *out)
 {
+    uint64_t room = kv_copy_room(c->kv);
+
     for (uint32_t i = 0; i < c->worker_count; i++) {
         see_links(c, i);
         if (i < c->prefills)
@@ -74,15 +76,17 @@ static void snapshot(struct cluster *c, struct mc_sched_snapshot *out)
         .worker_count = c->worker_count,
         .node_count = c->prefills,
         .options = {.direct_tokens_max = (uint32_t)c->model->direct_tokens_max},
+        .copy_tokens_max = room > c->copying_tokens ? room - c->copying_tokens : 0,
         .sequence = c->decisions++};
 }
 
-static void decide(struct cluster *c, const struct sim_request *request, struct mc_sched_decision *decision)
+/* What the Conductor asks about it; `node_blocks` is lent to `asked`. */
+static void ask(struct cluster *c, const struct sim_request *request, uint32_t node_blocks[MODEL_PREFILL_MAX],
+    struct mc_sched_request *asked)
 {
-    uint32_t node_blocks[MODEL_PREFILL_MAX],
-        prefix = kv_prefix(c->kv, request->ids, request->reuse_blocks, node_blocks);
-    struct mc_sched_snapshot seen;
-    struct mc_sched_request asked = {.tokens = request->tokens,
+    uint32_t prefix = kv_prefix(c->kv, request->ids, request->reuse_blocks, node_blocks);
+
+    *asked = (struct mc_sched_request){.tokens = request->tokens,
         .output_tokens = request->output,
         .block_tokens = (uint32_t)c->model->block_tokens,
         .reuse_max = request->reuse_blocks * (uint32_t)c->model->block_tokens,
@@ -91,11 +95,19 @@ static void decide(struct cluster *c, const struct sim_request *request, struct 
         .prefix_blocks = prefix,
         .slo_ttft_ms = c->options->slo_ttft_ms,
         .slo_tbt_ms = c->options->slo_tbt_ms,
-        .waited_ms = (double)(c->now - request->arrived) / 1e6,
-        .draw = rng_u64(&c->rng)};
+        .waited_ms = (double)(c->now - request->arrived) / 1e6};
+}
 
+static void decide(struct cluster *c, const struct sim_request *request, struct mc_sched_decision *decision)
+{
+    uint32_t node_blocks[MODEL_PREFILL_MAX];
+    struct mc_sched_snapshot seen;
+    struct mc_sched_request asked;
+
+    ask(c, request, node_blocks, &asked);
+    asked.draw = rng_u64(&c->draws);
     snapshot(c, &seen);
-    c->options->policy.decide(&seen, &asked, decision, NULL);
+    c->options->policy->decide(&seen, &asked, decision, NULL);
 }
 
 /* What the decision loads begins to come now; what is on the own node is looked at once more when the prefill begins. */
@@ -109,7 +121,8 @@ static enum mc_status send(struct cluster *c, struct sim_request *request, const
     request->own_blocks = decision->own_tokens / block;
     request->fetched = request->own_blocks;
     request->ready = c->now;
-    request->copy = decision->copy_blocks > 0;
+    request->copy_tokens = decision->copy_blocks * block;
+    c->copying_tokens += request->copy_tokens;
     if (load > 0 && (c->model->shared != 0 || decision->prefill >= c->prefills))
         request->ready = kv_fetch(c->kv, decision->prefill, request->ids, 0, load, c->now, &request->fetched);
     if (request->own_blocks > request->fetched)
@@ -120,85 +133,94 @@ static enum mc_status send(struct cluster *c, struct sim_request *request, const
     return sim_worker_prefill(c, &c->workers[decision->prefill], request);
 }
 
-/* Work of a held request as the cache is now. It is not looked at again until it is placed: an order that is a little old costs
- * nothing, asking for all that is held at each placement would. */
-static double work_ms(const struct cluster *c, const struct sim_request *request)
+/* ---- the queue ---- */
+
+/* The work is that with what is cached now. It is not looked at again until its turn: an order that is a little old costs
+ * nothing, asking for all that wait at each placement would. */
+void sim_queue(struct cluster *c, struct sim_request *request)
 {
+    const struct mc_sched_worker any = {.prefill = &c->prefill_fit}; /* all are equally fast */
+    const struct mc_sched_snapshot seen = {.workers = &any, .worker_count = 1};
     uint32_t node_blocks[MODEL_PREFILL_MAX];
-    double hit = kv_prefix(c->kv, request->ids, request->reuse_blocks, node_blocks) * c->model->block_tokens;
+    struct mc_sched_request asked;
 
-    return model_prefill_ms(c->model, hit, request->tokens);
+    ask(c, request, node_blocks, &asked);
+    request->work_ms = mc_sched_work_ms(&seen, &asked);
+    list_push_back(&c->queue, &request->link);
+    c->queue_count++;
+    c->ask = true;
 }
 
-static void hold(struct cluster *c, struct sim_request *request)
+/* Of those whose turn has not been in this pass. */
+static struct sim_request *first_in_line(const struct cluster *c)
 {
-    sim_hash(c, SIM_HELD, request, 0);
-    request->work_ms = c->options->policy.patience > 0 ? work_ms(c, request) : 0;
-    list_push_back(&c->held, &request->link);
-    if (++c->held_count > c->out->held_max)
-        c->out->held_max = c->held_count;
-}
-
-enum mc_status sim_place(struct cluster *c, struct sim_request *request)
-{
-    struct mc_sched_decision decision;
-
-    if (c->held_count > 0) {
-        hold(c, request);
-        return MC_OK;
-    }
-    decide(c, request, &decision);
-    switch (decision.outcome) {
-    case MC_SCHED_RUN: return send(c, request, &decision);
-    case MC_SCHED_HOLD: hold(c, request); return MC_OK;
-    default: sim_reject(c, request); return MC_OK;
-    }
-}
-
-static bool has_room(const struct cluster *c)
-{
-    for (uint32_t i = 0; i < c->prefills; i++)
-        if (c->workers[i].waiting < c->options->policy.waiting_max)
-            return true;
-    return false;
-}
-
-static struct sim_request *first_held(struct cluster *c)
-{
-    double patience = c->options->policy.patience, least = 0;
     struct sim_request *best = NULL;
+    double highest = 0;
 
-    list_for_each (it, &c->held) {
+    list_for_each (it, &c->queue) {
         struct sim_request *request = list_entry(it, struct sim_request, link);
-        double rank = request->work_ms - patience * (double)(c->now - request->arrived) / 1e6;
+        struct mc_sched_waiting waiting = {
+            request->work_ms, (double)(c->now - request->arrived) / 1e6, c->options->slo_ttft_ms};
+        double rank = request->asked == c->passes ? 0 : c->options->policy->rank(&waiting);
 
-        if (!best || rank < least) {
+        if (request->asked != c->passes && (!best || rank > highest)) {
             best = request;
-            least = rank;
+            highest = rank;
         }
-        if (patience <= 0)
-            break;
     }
     return best;
 }
 
-enum mc_status sim_place_held(struct cluster *c)
+/* It waits for an instance that is at work: whoever is asked after it in this pass finds that one busier. */
+static enum mc_status wait(struct cluster *c, struct sim_request *request, const struct mc_sched_decision *decision)
 {
-    struct mc_sched_decision decision;
-    enum mc_status status = MC_OK;
+    double again_ms = decision->again_ms;
+    uint64_t at = c->now + (uint64_t)(again_ms * 1e6) + 1;
 
-    while (status == MC_OK && c->held_count > 0 && has_room(c)) {
-        struct sim_request *request = first_held(c);
+    if (decision->by_choice)
+        c->workers[decision->prefill].promised_ms += decision->load_ms + decision->prefill_ms;
+    if (!request->held)
+        sim_hash(c, SIM_HELD, request, 0);
+    request->held = true;
+    if (c->queue_count > c->out->held_max)
+        c->out->held_max = c->queue_count;
+    if (again_ms <= 0)
+        c->ask = true;
+    if (again_ms <= 0 || (c->wakes > c->now && c->wakes <= at))
+        return MC_OK;
+    c->wakes = at;
+    return events_add(&c->events, at, WAKE_QUEUE, 0, NULL);
+}
+
+static enum mc_status act(struct cluster *c, struct sim_request *request, const struct mc_sched_decision *decision)
+{
+    if (decision->outcome == MC_SCHED_HOLD)
+        return wait(c, request, decision);
+    list_del(&request->link);
+    c->queue_count--;
+    if (decision->outcome == MC_SCHED_RUN)
+        return send(c, request, decision);
+    sim_reject(c, request);
+    return MC_OK;
+}
+
+enum mc_status sim_place(struct cluster *c)
+{
+    enum mc_status status = MC_OK;
+    struct sim_request *request;
+    bool goes_on = true;
+
+    c->ask = false;
+    c->passes++;
+    for (uint32_t i = 0; i < c->prefills; i++)
+        c->workers[i].promised_ms = 0;
+    while (goes_on && status == MC_OK && (request = first_in_line(c)) != NULL) {
+        struct mc_sched_decision decision;
 
         decide(c, request, &decision);
-        if (decision.outcome == MC_SCHED_HOLD)
-            break;
-        list_del(&request->link);
-        c->held_count--;
-        if (decision.outcome == MC_SCHED_RUN)
-            status = send(c, request, &decision);
-        else
-            sim_reject(c, request);
+        request->asked = c->passes;
+        goes_on = decision.outcome != MC_SCHED_HOLD || decision.by_choice;
+        status = act(c, request, &decision);
     }
     return status;
 }

@@ -249,7 +249,7 @@ static enum mc_status keep(struct cluster *c, const struct sim_worker *worker, c
     uint32_t whole = whole_blocks(c, request);
     enum mc_status status;
 
-    if (request->copy || request->own_blocks == request->fetched)
+    if (request->copy_tokens || request->own_blocks == request->fetched)
         return kv_store(c->kv, worker->index, request->ids, 0, whole);
     status = kv_store(c->kv, worker->index, request->ids, 0, request->own_blocks);
     return status == MC_OK ? kv_store(c->kv, worker->index, request->ids, request->fetched, whole) : status;
@@ -262,6 +262,7 @@ static enum mc_status end_prefill(struct cluster *c, struct sim_worker *worker, 
 
     worker->present--;
     worker->prompt_tokens -= request->tokens;
+    c->copying_tokens -= request->copy_tokens;
     if (is_prefill(c, worker) && c->model->shared != 0)
         status = keep(c, worker, request);
     if (status != MC_OK)

@@ -1,8 +1,9 @@
-/* scheduler.h - where a request runs: a pure function from a snapshot of the fleet to a decision and its explanation.
+/* scheduler.h - where a request runs, and when: pure functions from a snapshot of the fleet to a decision and its explanation,
+ * and from what waits to whose turn it is.
  *
  *   snapshot   what is known of the workers and links, and how old that knowledge is
  *   request    a prompt of so many tokens, how much of it is cached on which node, and its SLO
- *   policy     one row in a table, one function: (snapshot, request) -> decision
+ *   policy     one row in a table: a function (snapshot, request) -> decision, and the order of the queue in front of all workers
  *   decision   run there (and load so much), hold it, refuse it, or nobody is there
  *   candidate  one worker as the policy saw it: every cost term, or why it was passed over
  *
@@ -35,6 +36,9 @@ enum {
     MC_SCHED_NONE = UINT16_MAX, /* no worker, no node */
     MC_FIT_TERMS = 3,
 };
+
+/* Share of the pool that callers leave to further copies of what is there already (copy_tokens_max). */
+#define MC_SCHED_COPIES_PART 0.1
 
 /* ---- fits: what a worker needs for a piece of work ---- */
 
@@ -128,6 +132,8 @@ struct mc_sched_snapshot {
     uint32_t worker_count; /* <= MC_SCHED_WORKERS_MAX */
     uint32_t node_count;   /* <= MC_SCHED_NODES_MAX; length of links[] and node_blocks[] */
     struct mc_sched_options options;
+    uint64_t
+        copy_tokens_max; /* so many more may be copied: the part of the pool that is meant for further copies, less those */
     uint64_t sequence; /* number of this decision: round-robin's hand */
 };
 
@@ -186,6 +192,10 @@ struct mc_sched_decision {
     double ttft_ms;                       /* predicted, from now on */
     double tbt_ms;                        /* predicted */
     double retry_after_ms;                /* with MC_SCHED_REFUSE and MC_SCHED_HOLD */
+    double again_ms; /* with MC_SCHED_HOLD: ask again after so long, when nothing has finished before; 0: not before */
+    bool
+        by_choice; /* with MC_SCHED_HOLD: somebody is free, and it waits for `prefill`. Those behind it may be asked about, with
+                      * load_ms + prefill_ms added to that worker's queue_ms */
 };
 
 /* ---- explanation ---- */
@@ -228,14 +238,29 @@ struct mc_sched_explain {
 typedef void mc_sched_fn(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
     struct mc_sched_decision *decision, struct mc_sched_explain *explain);
 
+/* A request in the queue in front of all workers. */
+struct mc_sched_waiting {
+    double work_ms;     /* mc_sched_work_ms() when it came */
+    double waited_ms;   /* so far */
+    double slo_ttft_ms; /* 0: none */
+};
+
+/* Whose turn it is: the highest rank, among equal ones who came first. Ranks change with time; they may be
+ * infinite, never NaN. */
+typedef double mc_sched_rank_fn(const struct mc_sched_waiting *waiting);
+
 struct mc_sched_policy {
     const char *name;
     const char *help; /* one sentence */
     mc_sched_fn *decide;
+    mc_sched_rank_fn *rank;
 };
 
 /* Rows from index 0, the default first; NULL behind the last. Static storage. */
 MC_API const struct mc_sched_policy *mc_sched_policy_at(size_t index);
+/* What the prompt costs the quickest worker there is, if it has to wait for nobody. */
+MC_API double mc_sched_work_ms(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request);
+
 /* NULL: no such policy. */
 MC_API const struct mc_sched_policy *mc_sched_policy_find(const char *name);
 

@@ -121,7 +121,7 @@ static int one_pool(struct cli *cli, const struct eviction *eviction)
 
 /* One policy's run. */
 struct run {
-    struct replay_policy policy;
+    const struct mc_sched_policy *policy;
     struct cluster_result result;
     double seconds;
 };
@@ -181,7 +181,7 @@ static int take_policies(const struct cli *cli, struct run runs[RUNS_MAX], size_
 
     *count = 0;
     if (cli->set->compare && strcmp(names, "all") == 0) {
-        while (*count < RUNS_MAX && replay_policy_at(*count, &runs[*count].policy))
+        while (*count < RUNS_MAX && (runs[*count].policy = replay_policy_at(*count)) != NULL)
             (*count)++;
         return CLI_OK;
     }
@@ -192,7 +192,7 @@ static int take_policies(const struct cli *cli, struct run runs[RUNS_MAX], size_
         snprintf(name, sizeof(name), "%.*s", (int)(len < sizeof(name) ? len : sizeof(name)), at);
         if (*count == RUNS_MAX)
             return cli_fail(cli, CLI_USAGE, "--compare: more than %d policies", RUNS_MAX);
-        if (!replay_policy_find(name, &runs[(*count)++].policy))
+        if (!(runs[(*count)++].policy = replay_policy_find(name)))
             return cli_fail(cli, CLI_USAGE, "--compare: there is no policy '%s'", name);
         at += len + (at[len] == ',');
     }
@@ -225,7 +225,7 @@ static json_t *run_json(const struct run *run, const char *evict)
         (json_int_t)r->remote_tokens, "ssd", (json_int_t)0, "missed", (json_int_t)computed_tokens(r),
         "missed_elsewhere", (json_int_t)r->elsewhere_tokens);
     return json_pack("{s:s, s:s, s:I, s:o, s:o, s:f, s:o, s:f, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:s, s:f}",
-        "policy", run->policy.name, "evict", evict, "requests", (json_int_t)r->requests, "ttft_ms",
+        "policy", run->policy->name, "evict", evict, "requests", (json_int_t)r->requests, "ttft_ms",
         times_json(&r->ttft), "tbt_ms", times_json(&r->tbt), "hit_rate",
         part((double)(r->own_tokens + r->remote_tokens), (double)r->prompt_tokens), "hit_tokens", hits, "goodput",
         part((double)r->good, (double)r->requests), "rejected", (json_int_t)r->rejected, "rejected_share",
@@ -262,7 +262,7 @@ static void print_runs(const struct run *runs, size_t count)
         double all = (double)r->prompt_tokens;
 
         printf("%-12s %10.1f %9.0f %9.0f %9.0f %9.0f %8.1f %8.1f %6.3f %6.3f %7.3f %6.3f %9.3f %5.1fTB %5.2f\n",
-            runs[i].policy.name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.5), stats_at(&r->ttft, 0.9),
+            runs[i].policy->name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.5), stats_at(&r->ttft, 0.9),
             stats_at(&r->ttft, 0.99), r->ttft.max, stats_mean(&r->tbt), stats_at(&r->tbt, 0.99),
             part((double)(r->own_tokens + r->remote_tokens), all), part((double)r->own_tokens, all),
             part((double)r->good, (double)r->requests), part((double)r->rejected, (double)r->requests),
@@ -297,7 +297,7 @@ static int run_all(struct cli *cli, const struct eviction *eviction, const struc
     for (*done = 0; *done < count; (*done)++) {
         struct progress progress = {.cli = cli, .live = isatty(STDERR_FILENO)};
         struct run *run = &runs[*done];
-        struct lines lines = {ends, run->policy.name};
+        struct lines lines = {ends, run->policy->name};
         struct cluster_options options = {.trace = {.path = set->trace,
                                               .block_tokens = (uint32_t)model->block_tokens,
                                               .strict = set->strict,
@@ -395,7 +395,7 @@ static int report(
     if ((code = run_curve(cli, &opt, model, &curves[1])) != CLI_OK)
         return code;
     for (size_t i = 0; i < count; i++)
-        shown[i] = (struct report_run){runs[i].policy.name, &runs[i].result};
+        shown[i] = (struct report_run){runs[i].policy->name, &runs[i].result};
     buf_init(&page, SIZE_MAX);
     buf_init(&command, SIZE_MAX);
     write_command(cli, eviction->policy->name, &command);
@@ -475,7 +475,7 @@ static void print_sweep_point(const struct sweep *sweep, double value, const str
         const struct cluster_result *r = &runs[i].result;
 
         printf("%-12s %12.6g %-12s %10.1f %9.0f %9.0f %8.1f %6.3f %7.3f %6.3f\n", sweep->name, value,
-            runs[i].policy.name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.9), stats_at(&r->ttft, 0.99),
+            runs[i].policy->name, stats_mean(&r->ttft), stats_at(&r->ttft, 0.9), stats_at(&r->ttft, 0.99),
             stats_at(&r->tbt, 0.99), part((double)(r->own_tokens + r->remote_tokens), (double)r->prompt_tokens),
             part((double)r->good, (double)r->requests), part((double)r->rejected, (double)r->requests));
     }

@@ -45,9 +45,9 @@ static const char *replay_evict_at(size_t index)
 
 static const char *replay_policy_name_at(size_t index)
 {
-    struct replay_policy policy;
+    const struct mc_sched_policy *policy = replay_policy_at(index);
 
-    return replay_policy_at(index, &policy) ? policy.name : NULL;
+    return policy ? policy->name : NULL;
 }
 
 static const char *transport_at(size_t index)

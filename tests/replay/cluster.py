@@ -134,15 +134,59 @@ def test_slo(binary):
     assert 0 < r["rejected"] < 50 and r["ttft_ms"]["max"] <= 10_001
 
 
-def test_shortest_first_and_nobody_starves(binary):
-    # Long prompts before ten short ones: those that wait go after them; a stream of short ones does not hold them up for ever.
-    requests = [request(0, 1000, 1)] + [request(1, 3000, 1)] * 2 + [request(2, 100, 1)] * 10
-    fcfs = run(binary, requests, "--policy", "global")["ttft_ms"]
-    ours = run(binary, requests, "--policy", "mooncake")["ttft_ms"]
-    assert ours["p50"] < 0.65 * fcfs["p50"], (ours, fcfs)
-    requests = [request(0, 1000, 1)] + [request(1, 3000, 1)] * 2 + [request(2 + 100 * i, 110, 1) for i in range(2000)]
-    ours = run(binary, requests, "--policy", "mooncake")
-    assert ours["held_max"] > 10 and ours["ttft_ms"]["max"] < 40_000, ours
+def ttft_of(binary, requests, *args, **values):
+    """TTFT of each request, by number."""
+    with File() as out:
+        run(binary, requests, "--requests-out", out, *args, **values)
+        with open(out, encoding="utf-8") as file:
+            return {end["request"]: end["ttft_ms"] for end in map(json.loads, file)}
+
+
+def test_order_of_the_queue(binary):
+    # At one time, one instance: the first one begins, of those that wait the shortest is next.
+    requests = [request(0, tokens, 1) for tokens in (400, 100, 300, 200)]
+    for number, ms in ttft_of(binary, requests).items():
+        near(ms, (400, 500, 1000, 700)[number], f"request {number}")
+    # Who has waited for long goes before who is shorter: at 2,500 ms the third has waited 2,500 of 2,000, the last 500 of 600.
+    ends = ttft_of(binary, [request(0, 1000, 1), request(0, 1500, 1), request(0, 2000, 1), request(2000, 600, 1)])
+    near(ends[2], 4500, "waited for long")
+    near(ends[3], 3100, "behind it")
+    # The others: first come, first served.
+    for number, ms in ttft_of(binary, requests, "--policy", "round-robin", chunk_tokens=100).items():
+        near(ms, (400, 500, 800, 1000)[number], f"request {number}, first come")
+
+
+def test_nobody_starves(binary):
+    # A stream of short prompts that is a tenth more than the instance can do, for 400 s. Who is 27 times as long waits, but is served
+    # after ln(27) minutes and what the short ones wait by then, while the stream goes on.
+    requests = [request(0, 110, 1)] + [request(1, 3000, 1)] * 2 + [request(2 + 100 * i, 110, 1) for i in range(4000)]
+    ends = ttft_of(binary, requests)
+    served = max(ends[1], ends[2])
+    short = max(ms for number, ms in ends.items() if number > 2 and 100 * number + ms < served)
+    assert 10_000 < served < short + 60_000 * math.log(3000 / 110) + 4000, (served, short)
+
+
+def test_just_in_time(binary):
+    # Two instances, a slow link. The third prompt waits for the one that has its prefix, though that one is at work and the other is
+    # not; the fourth has nothing to fetch and takes that other one, without waiting behind the third.
+    requests = [request(0, 512 * 20, 1, range(20)), request(20_000, 512 * 24, 1, range(24)),
+                request(20_000, 512 * 21, 1, [*range(20), 99]), request(20_000, 3000, 1)]
+    ends = ttft_of(binary, requests, prefill=2, link_gb_s=0.5, own_gb_s=100)
+    near(ends[1], 102.4 + 512 * 4, "has its prefix beside it")
+    near(ends[2], 102.4 + 512 * 5, "loads while the one before it is computed")
+    near(ends[3], 3000, "not behind it")
+
+
+def test_copies_where_it_pays(binary):
+    # One prefix of 10,240 tokens, twenty prompts that begin with it at once, four instances. Over fast links it is read where it
+    # lies; over slow ones it is copied to instances that fetch it, no more than a tenth of the pool.
+    prompts = [request(0, 512 * 20, 1, range(20))]
+    prompts += [request(30_000, 512 * 21, 1, [*range(20), 1000 + i]) for i in range(20)]
+    fast = run(binary, prompts, prefill=4, link_gb_s=1000, prefill_token_ms=0.5)
+    assert fast["duplicated_tokens"] == 0 and fast["hit_tokens"]["remote"] > 100_000, fast
+    for cache, copies in ((512 * 1000, 3), (512 * 60, 1), (512 * 45, 0)):
+        slow = run(binary, prompts, prefill=4, link_gb_s=20, prefill_token_ms=0.5, cache_tokens=cache)
+        assert slow["duplicated_tokens"] == copies * 512 * 20 <= 0.1 * 4 * cache, (cache, slow)
 
 
 def test_arguments(binary):
@@ -266,5 +310,6 @@ if __name__ == "__main__":
     elif len(sys.argv) > 2 and sys.argv[2] == "golden":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
-        main([test_by_hand, test_links_by_hand, test_sums, test_slo, test_shortest_first_and_nobody_starves, test_arguments,
+        main([test_by_hand, test_links_by_hand, test_sums, test_slo, test_order_of_the_queue, test_nobody_starves, test_just_in_time,
+              test_copies_where_it_pays, test_arguments,
               test_report, test_sweep, test_requests_out, test_hashes])

@@ -6,10 +6,18 @@
 
 static const struct mc_sched_policy policies[] = {
     {"global", "least predicted TTFT, fetching the best prefix of the cluster where it pays (FAST'25, Algorithm 1)",
-        sched_global},
+        sched_global, sched_first_come},
+    {"mooncake",
+        "one queue, highest response ratio first; least predicted TTFT, given out just in time, read where it lies",
+        sched_mooncake, sched_response_ratio},
 };
 
 enum { POLICIES = sizeof policies / sizeof policies[0] };
+
+double sched_first_come(const struct mc_sched_waiting *waiting)
+{
+    return waiting->waited_ms;
+}
 
 const struct mc_sched_policy *mc_sched_policy_at(size_t index)
 {

@@ -141,9 +141,7 @@ static double far_ms(const struct sched_view *view, const struct mc_sched_worker
     return worst > 0 ? worst : INFINITY;
 }
 
-/* Time to bring the first `tokens` of the prompt to a worker: its own node's part over its own link, the rest from the
- * source. One after the other: what limits both is usually the worker's side. */
-static double load_ms(
+double sched_view_load_ms(
     const struct sched_view *view, const struct mc_sched_worker *worker, uint32_t own, uint32_t tokens)
 {
     double per_token = (double)view->request->bytes_per_token, ms = 0;
@@ -168,7 +166,7 @@ void sched_view_cost(const struct sched_view *view, struct mc_sched_candidate *r
     row->compute_tokens = view->request->tokens - load_tokens;
     row->source = load_tokens > row->own_tokens ? view->source : MC_SCHED_NONE;
     row->queue_ms = worker->queue_ms;
-    row->load_ms = load_ms(view, worker, row->own_tokens, load_tokens);
+    row->load_ms = sched_view_load_ms(view, worker, row->own_tokens, load_tokens);
     row->prefill_ms = mc_fit_prefill_ms(worker->prefill, view->request->tokens, load_tokens);
     row->ttft_ms = row->queue_ms + row->load_ms + row->prefill_ms;
     row->cost = row->ttft_ms;
@@ -182,6 +180,26 @@ void sched_view_cost_or_compute(const struct sched_view *view, struct mc_sched_c
     sched_view_cost(view, &compute, 0);
     if (compute.ttft_ms < row->ttft_ms)
         *row = compute;
+}
+
+void sched_view_cost_fastest(const struct sched_view *view, struct mc_sched_candidate *row)
+{
+    struct mc_sched_candidate own = *row;
+
+    sched_view_cost_or_compute(view, row, view->best_tokens);
+    sched_view_cost_or_compute(view, &own, own.own_tokens);
+    if (own.ttft_ms <= row->ttft_ms)
+        *row = own;
+}
+
+double mc_sched_work_ms(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request)
+{
+    uint32_t hit = reusable(request, request->prefix_blocks);
+    double least = INFINITY;
+
+    for (uint32_t i = 0; i < snapshot->worker_count; i++)
+        least = fmin(least, mc_fit_prefill_ms(snapshot->workers[i].prefill, request->tokens, hit));
+    return isinf(least) ? 0 : least;
 }
 
 struct mc_sched_candidate *sched_cheapest(

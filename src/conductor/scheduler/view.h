@@ -21,11 +21,19 @@ struct sched_view {
 void sched_view_init(
     struct sched_view *view, const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request);
 
+/* Time to bring the first `tokens` of the prompt to a worker, `own` of them from its own node over its own link and the rest from
+ * the source. One after the other: what limits both is usually the worker's side. INFINITY: it reaches no node. */
+double sched_view_load_ms(
+    const struct sched_view *view, const struct mc_sched_worker *worker, uint32_t own, uint32_t tokens);
+
 /* Fill the terms of `row` for loading `load_tokens` there and computing the rest; cost = ttft. */
 void sched_view_cost(const struct sched_view *view, struct mc_sched_candidate *row, uint32_t load_tokens);
 
 /* The cheaper of loading `load_tokens` and computing everything: loading is chosen only where it beats computing. */
 void sched_view_cost_or_compute(const struct sched_view *view, struct mc_sched_candidate *row, uint32_t load_tokens);
+
+/* The quickest of computing everything, loading what the worker's own node holds, and loading the best prefix there is. */
+void sched_view_cost_fastest(const struct sched_view *view, struct mc_sched_candidate *row);
 
 /* Eligible row of lowest cost; equal ones are told apart by request->draw. NULL: none is eligible. */
 struct mc_sched_candidate *sched_cheapest(

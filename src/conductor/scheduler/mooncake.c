@@ -1,0 +1,109 @@
+/* mooncake.c - policy `mooncake`: ours, the default. Three ideas.
+ *
+ * Order. One queue in front of all workers, the highest response ratio first: time waited / work, which is how much slower a request
+ * is than it would be alone (Brinch Hansen, The solution of a scheduling problem, 1971). Short ones go first as long as nobody has
+ * waited for long, a long one that waits gains on every short one that comes later, and there is nothing to be tuned to a load. Under a
+ * lasting overload the ratios of short ones grow as well, and a ratio alone would let long ones wait until it is over. So each
+ * AGE_MS of waiting counts as much as e times less work: whoever has n times the work waits at most ln(n) AGE_MS longer. A request
+ * that cannot keep its SLO any more, even if it ran now, goes before all, for its turn costs nobody anything: it is refused.
+ *
+ * Just in time. The worker of least predicted TTFT takes it, those at work included. But it is given out only when what that worker
+ * still has to do takes no longer than what has to be loaded: then loading is hidden behind it, and until then the choice stays open,
+ * for this request and for a shorter one that may come. So nobody waits behind a long prompt while somebody else becomes free.
+ * Prefill workers that are full are waited for, too: a decode worker that stood in would make everybody's tokens slow.
+ *
+ * Where it lies. What is fetched is read and not copied, so that the pool holds as many different blocks as it can. A copy
+ * pays where fetching is dear, because links are slow or the holder of a hot prefix is asked by many: then it is made, until so
+ * much of the pool holds copies.
+ *
+ * What was tried, and what each idea is worth: docs/decisions/065. */
+#include <math.h>
+
+#include "conductor/scheduler/policies.h"
+#include "conductor/scheduler/view.h"
+
+/* A decision takes a message to become work, and a step of the engine takes some milliseconds: earlier by this much, or the worker
+ * would be idle in between. */
+#define AHEAD_MS 20.0
+
+/* A fetch is dear when it costs more than this part of the computing it saves. The copy pushes out a block that is used next with
+ * some smaller probability, and then costs all of its computing: at the end of the pool, a quarter of what is hot is much. */
+#define DEAR_PART 0.25
+
+/* Twice the usual SLO of 30 s: until then it matters little, and what has waited longer is late in any case. */
+#define AGE_MS 60e3
+
+#define WORK_MIN_MS 1e-3 /* a prompt of no work would have a ratio without bound */
+
+double sched_response_ratio(const struct mc_sched_waiting *waiting)
+{
+    if (waiting->slo_ttft_ms > 0 && waiting->waited_ms + waiting->work_ms > waiting->slo_ttft_ms)
+        return INFINITY;
+    return log(waiting->waited_ms / fmax(waiting->work_ms, WORK_MIN_MS)) + waiting->waited_ms / AGE_MS;
+}
+
+/* Stand-ins for workers that are only full are passed over. */
+static void wait_for_full_ones(struct sched_view *view)
+{
+    bool any_full = false, any = false;
+
+    for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
+        any_full = any_full || view->prefill[i].skip == MC_SKIP_FULL;
+    for (uint32_t i = 0; any_full && i < view->snapshot->worker_count; i++) {
+        struct mc_sched_candidate *row = &view->prefill[i];
+
+        if (row->skip == MC_SKIP_NONE && !(view->snapshot->workers[i].role & MC_WORKER_PREFILL))
+            row->skip = MC_SKIP_ROLE;
+        any = any || row->skip == MC_SKIP_NONE;
+    }
+    view->prefill_full = any_full && !any;
+}
+
+static bool copy_pays(const struct sched_view *view, const struct mc_sched_candidate *row)
+{
+    const struct mc_sched_worker *worker = &view->snapshot->workers[row->worker];
+    double computed_ms = mc_fit_prefill_ms(worker->prefill, view->request->tokens, row->own_tokens) - row->prefill_ms;
+    double near_ms = sched_view_load_ms(view, worker, row->load_tokens, row->load_tokens);
+
+    return row->load_tokens - row->own_tokens <= view->snapshot->copy_tokens_max &&
+           row->load_ms - near_ms > DEAR_PART * computed_ms;
+}
+
+/* Nobody is given work so early that it would wait there. */
+static bool is_early(const struct mc_sched_candidate *row)
+{
+    return row->queue_ms > row->load_ms + AHEAD_MS;
+}
+
+static bool anybody_free(const struct sched_view *view)
+{
+    for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
+        if (view->prefill[i].skip == MC_SKIP_NONE && !is_early(&view->prefill[i]))
+            return true;
+    return false;
+}
+
+void sched_mooncake(const struct mc_sched_snapshot *snapshot, const struct mc_sched_request *request,
+    struct mc_sched_decision *decision, struct mc_sched_explain *explain)
+{
+    struct mc_sched_candidate *best;
+    struct sched_view view;
+
+    sched_view_init(&view, snapshot, request);
+    wait_for_full_ones(&view);
+    for (uint32_t i = 0; i < snapshot->worker_count; i++) {
+        if (view.prefill[i].skip == MC_SKIP_NONE)
+            sched_view_cost_fastest(&view, &view.prefill[i]);
+    }
+    best = sched_cheapest(&view, view.prefill);
+    sched_view_decide(&view, best, decision, explain);
+    if (decision->outcome != MC_SCHED_RUN || request->begun || !best || decision->prefill != best->worker)
+        return;
+    if (decision->copy_blocks && !copy_pays(&view, best))
+        decision->copy_blocks = 0;
+    if (is_early(best)) {
+        decision->outcome = MC_SCHED_HOLD;
+        decision->by_choice = anybody_free(&view);
+        decision->again_ms = best->queue_ms - best->load_ms - AHEAD_MS;
+    }
+}
