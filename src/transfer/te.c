@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/pages.h"
 #include "base/xdg.h"
 #include "transfer/core.h"
 #include "transfer/fault/fault.h"
@@ -191,12 +192,12 @@ static enum mc_status te_new(const struct mc_te_opts *opts, struct mc_te **out)
 
     if (!te)
         return MC_ENOMEM;
-    te->rows = calloc(REGION_ROWS, sizeof(*te->rows));
+    te->rows = pages_get(REGION_ROWS * sizeof(*te->rows));
     te->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (!te->rows || te->eventfd < 0) {
         if (te->eventfd >= 0)
             close(te->eventfd);
-        free(te->rows);
+        pages_put(te->rows, REGION_ROWS * sizeof(*te->rows));
         free(te);
         return MC_ENOMEM;
     }
@@ -223,7 +224,7 @@ static void te_delete(struct mc_te *te)
     fault_destroy(te->fault);
     close(te->eventfd);
     pthread_mutex_destroy(&te->lock);
-    free(te->rows);
+    pages_put(te->rows, REGION_ROWS * sizeof(*te->rows));
     free(te);
 }
 

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/crc.h"
 #include "base/hash.h"
+#include "base/pages.h"
 #include "transfer/te.h"
 
 enum {
@@ -48,11 +49,12 @@ enum mc_status hot_init(struct hot *hot, uint32_t entries, uint32_t nodes_max)
     while (sets < SETS_MAX && sets * WAYS < entries)
         sets *= 2;
     hot->sets_mask = sets - 1;
-    hot->sets = calloc(sets, sizeof(*hot->sets));
+    hot->sets = pages_get(sets * sizeof(*hot->sets));
     hot->nodes = calloc(nodes_max, sizeof(*hot->nodes));
     if (!hot->sets || !hot->nodes) {
-        free(hot->sets);
+        pages_put(hot->sets, sets * sizeof(*hot->sets));
         free(hot->nodes);
+        hot->sets = NULL;
         return MC_ENOMEM;
     }
     for (uint32_t i = 0; i < HOT_LOCKS; i++)
@@ -72,7 +74,7 @@ void hot_fini(struct hot *hot)
         pthread_mutex_destroy(&hot->locks[i]);
     pthread_rwlock_destroy(&hot->nodes_lock);
     pthread_mutex_destroy(&hot->touch_lock);
-    free(hot->sets);
+    pages_put(hot->sets, (hot->sets_mask + 1) * sizeof(*hot->sets));
     free(hot->nodes);
 }
 
