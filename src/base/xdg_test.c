@@ -11,9 +11,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/scratch_test.h"
 #include "base/xdg.h"
 
-static char root[64];
+static char root[SCRATCH_PATH];
 
 static void ignore(void *arg, enum log_level level, const char *text)
 {
@@ -21,18 +22,15 @@ static void ignore(void *arg, enum log_level level, const char *text)
 
 static int setup(void **state)
 {
-    snprintf(root, sizeof(root), "/tmp/mc-xdg-test-XXXXXX");
     log_capture(ignore, NULL);
-    return mkdtemp(root) ? 0 : -1;
+    scratch_dir(root);
+    return 0;
 }
 
 static int teardown(void **state)
 {
-    char command[100];
-
     log_capture(NULL, NULL);
-    snprintf(command, sizeof(command), "rm -rf %s", root);
-    return system(command);
+    return 0;
 }
 
 static unsigned mode_of(const char *path)

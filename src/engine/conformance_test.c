@@ -7,6 +7,7 @@
  * Method: engine A computes a prompt and answers greedily; its blocks, exported through the public interface, go into
  * engine B, an instance of its own, which continues. Logits must be bit-equal and the text the same for reuse around every
  * block boundary. Then everything a caller may do wrong, which must be refused without a trace. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/scratch_test.h"
 #include "base/xdg.h"
 #include "engine/conformance.h"
 
@@ -92,7 +94,7 @@ static void chat_template(void **state)
 static void unknown_template(void **state)
 {
     static const char key[] = "tokenizer.chat_template";
-    char path[] = "/tmp/mooncake-template-XXXXXX", err[400] = "";
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 8], err[400] = "";
     struct mc_engine_options o = options_of();
     struct mc_engine *e;
     size_t size, changed = 0;
@@ -110,7 +112,9 @@ static void unknown_template(void **state)
     for (end = at + length; (at = memmem(at, (size_t)(end - at), "im_start", 8)); changed++)
         memcpy(at, "to_begin", 8);
     assert_true(changed > 0);
-    fd = mkstemp(path);
+    scratch_dir(dir);
+    snprintf(path, sizeof path, "%s/model", dir);
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     for (size_t done = 0; done < size;) {
         ssize_t n = write(fd, file + done, size - done);
@@ -122,7 +126,6 @@ static void unknown_template(void **state)
     free(file);
     o.model_path = path;
     enum mc_status st = mc_engine_open(&o, &e, err, sizeof err);
-    unlink(path);
     assert_int_equal(st, MC_ENOSUP);
     assert_non_null(strstr(err, "chat template"));
 }

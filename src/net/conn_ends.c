@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/crc.h"
+#include "base/scratch_test.h"
 #include "net/conn_ends_test.h"
 
 struct side server, client;
@@ -149,7 +150,7 @@ int ends_setup(void **state)
     loop = loop_create("test");
     assert_non_null(loop);
     listener = NULL;
-    temp_dir(dir, sizeof(dir));
+    scratch_dir(dir);
     return 0;
 }
 

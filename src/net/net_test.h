@@ -69,11 +69,4 @@ static inline struct addr loopback(void)
     return addr;
 }
 
-/* A fresh private directory below /tmp. */
-static inline void temp_dir(char *out, size_t size)
-{
-    snprintf(out, size, "/tmp/mc-net-test-XXXXXX");
-    assert_non_null(mkdtemp(out));
-}
-
 #endif

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/scratch_test.h"
 #include "transfer/core.h"
 #include "transfer/shm/shm_impl.h"
 #include "transfer/tcp/tcp.h"
@@ -23,7 +24,7 @@ static struct {
     struct mc_peer *peer;
     struct mc_region_key key;
     uint8_t *memory;
-    char dir[32];
+    char dir[SCRATCH_PATH];
 } pair;
 
 static void pair_open(const char *transport, const char *fault)
@@ -31,8 +32,7 @@ static void pair_open(const char *transport, const char *fault)
     struct mc_te_opts opts = {.size = sizeof(opts), .transport = transport, .run_dir = pair.dir, .links = 1};
     void *memory;
 
-    snprintf(pair.dir, sizeof(pair.dir), "/tmp/mc-batch-XXXXXX");
-    assert_non_null(mkdtemp(pair.dir));
+    scratch_dir(pair.dir);
     assert_int_equal(mc_te_create(&opts, &pair.there), MC_OK);
     opts.fault = fault;
     assert_int_equal(mc_te_create(&opts, &pair.here), MC_OK);
@@ -171,8 +171,7 @@ static void both_dial(void **state)
         struct mc_peer *back;
         void *memory;
 
-        snprintf(pair.dir, sizeof(pair.dir), "/tmp/mc-batch-XXXXXX");
-        assert_non_null(mkdtemp(pair.dir));
+        scratch_dir(pair.dir);
         assert_int_equal(mc_te_create(&opts, &pair.there), MC_OK);
         assert_int_equal(mc_te_create(&opts, &pair.here), MC_OK);
         assert_int_equal(mc_te_alloc(pair.there, LEN, MC_REGION_READ, &memory, &pair.key), MC_OK);

@@ -15,6 +15,7 @@
 
 #include "base/crc.h"
 #include "base/rng.h"
+#include "base/scratch_test.h"
 #include "transfer/tcp/tcp.h"
 
 #define LEN (3u << 20)
@@ -25,7 +26,7 @@ struct node {
     struct listener *listener;
     struct te_memory memory;
     char address[ADDR_TEXT_MAX];
-    char dir[32];
+    char dir[SCRATCH_PATH];
     const char *transport;
 
     uint8_t client_uuid[16];
@@ -124,7 +125,7 @@ static void wait_done(struct node *node)
 
 static void node_and_client(const char *transport)
 {
-    struct node node = {.dir = "/tmp/mc-loop-XXXXXX", .transport = transport};
+    struct node node = {.transport = transport};
     struct mc_te_opts opts = {.size = sizeof(opts), .listen = "none", .run_dir = node.dir, .transport = transport};
     uint8_t *local = malloc(LEN), *back = malloc(LEN);
     struct mc_peer *peer;
@@ -132,7 +133,7 @@ static void node_and_client(const char *transport)
     struct mc_op op;
     struct rng rng;
 
-    assert_non_null(mkdtemp(node.dir));
+    scratch_dir(node.dir);
     node.loop = loop_create("node");
     assert_int_equal(loop_thread_start(node.loop), MC_OK);
     loop_call(node.loop, node_start, &node);
@@ -184,14 +185,14 @@ static void over_tcp(void **state)
 /* Expecting somebody else is refused, with both names in the log. */
 static void wrong_identity(void **state)
 {
-    char dir[] = "/tmp/mc-loop-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir, .epoch = 4};
     uint8_t other[16] = {1, 2, 3};
     struct mc_peer_opts expect = {.size = sizeof(expect), .uuid = other};
     struct mc_peer *peer;
     struct mc_te *a, *b;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
     assert_int_equal(mc_peer_open(b, mc_te_address(a), &expect, &peer), MC_EREFUSED);

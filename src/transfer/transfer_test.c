@@ -17,6 +17,7 @@
 #include "base/crc.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/scratch_test.h"
 #include "base/stopwatch_test.h"
 #include "transfer/te.h"
 
@@ -49,7 +50,7 @@ static const struct lane *lane;
 struct pair {
     struct mc_te *here, *there;
     struct mc_peer *peer;
-    char dir[64];
+    char dir[SCRATCH_PATH];
 };
 
 static struct pair pair;
@@ -91,8 +92,7 @@ static int setup(void **state)
     struct mc_te_opts opts = {
         .size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = pair.dir};
 
-    snprintf(pair.dir, sizeof(pair.dir), "/tmp/mc-te-XXXXXX");
-    assert_non_null(mkdtemp(pair.dir));
+    scratch_dir(pair.dir);
     assert_int_equal(mc_te_create(&opts, &pair.there), MC_OK);
     assert_int_equal(mc_te_create(&opts, &pair.here), MC_OK);
     assert_int_equal(mc_peer_open(pair.here, mc_te_address(pair.there), NULL, &pair.peer), MC_OK);

@@ -11,22 +11,15 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/scratch_test.h"
 #include "worker/budget.h"
 
-static char dir[64];
+static char dir[SCRATCH_PATH];
 
 static int setup(void **state)
 {
-    snprintf(dir, sizeof(dir), "/tmp/mooncake-budget-XXXXXX");
-    return mkdtemp(dir) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    char command[128];
-
-    snprintf(command, sizeof(command), "rm -r %s", dir);
-    return system(command);
+    scratch_dir(dir);
+    return 0;
 }
 
 static void alone_and_shared(void **state)
@@ -105,7 +98,7 @@ static void all_slots_taken(void **state)
         budget_close(budgets[i]);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
 {

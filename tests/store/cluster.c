@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/scratch_test.h"
 
 /* Path of the server program: beside the test. */
 static void server_path(char *path, size_t size)
@@ -131,8 +132,7 @@ void cluster_writer_start(struct cluster *c, struct server *writer, uint64_t fir
 
 void cluster_start(struct cluster *c, uint32_t nodes)
 {
-    strcpy(c->dir, "/tmp/mc-store-XXXXXX");
-    assert_non_null(mkdtemp(c->dir));
+    scratch_dir(c->dir);
     c->transport = c->transport ? c->transport : "auto";
     c->host_id = c->host_id ? c->host_id : "test-host";
     c->memory_mib = c->memory_mib ? c->memory_mib : 64;
@@ -159,13 +159,9 @@ void cluster_kill(struct server *server, int sig)
 
 void cluster_stop(struct cluster *c)
 {
-    char command[128];
-
     for (uint32_t i = 0; i < c->nodes; i++)
         cluster_kill(&c->node[i], SIGKILL);
     cluster_kill(&c->master, SIGKILL);
-    snprintf(command, sizeof(command), "rm -rf %s", c->dir);
-    assert_int_equal(system(command), 0);
 }
 
 static uint32_t nodes_up(struct mc_store *store)

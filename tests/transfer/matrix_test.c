@@ -30,6 +30,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/scratch_test.h"
 #include "base/stopwatch_test.h"
 #include "harness.h"
 #include "transfer/te.h"
@@ -56,7 +57,7 @@ enum mishap { PEER_STOPPED, BLACK_HOLE };
 static const char *const event_names[] = {"peer stopped", "black hole"};
 
 static unsigned watch_ms = 500;
-static char run_dir[] = "/tmp/mc-matrix-XXXXXX";
+static char run_dir[SCRATCH_PATH];
 
 /* ---- the peer ---- */
 
@@ -452,8 +453,7 @@ int main(int argc, char **argv)
     if (argc > 3)
         seed = strtoull(argv[3], NULL, 0);
     const char *only_lane = argc > 4 ? argv[4] : NULL, *only_op = argc > 5 ? argv[5] : NULL;
-    if (!mkdtemp(run_dir))
-        return 2;
+    scratch_dir(run_dir);
     log_set_level(LOG_LEVEL_ERROR);
     printf("seed %llu\n", (unsigned long long)seed);
     for (unsigned l = 0; l < sizeof(lanes) / sizeof(lanes[0]); l++)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "base/scratch_test.h"
 
 struct mc_engine *fixture_engine(const struct fixture_setup *setup)
 {
@@ -34,22 +35,17 @@ struct mc_engine *fixture_engine(const struct fixture_setup *setup)
 void fixture_start(struct fixture *fixture)
 {
     memset(fixture, 0, sizeof(*fixture));
-    snprintf(fixture->run_dir, sizeof(fixture->run_dir), "/tmp/mooncake-worker-test-XXXXXX");
-    assert_non_null(mkdtemp(fixture->run_dir));
+    scratch_dir(fixture->run_dir);
     fixture->script = script_start();
     fixture->alone = fixture_engine(&(struct fixture_setup){0});
 }
 
 void fixture_stop(struct fixture *fixture)
 {
-    char path[128];
-
     for (unsigned i = 0; i < fixture->count; i++)
         fixture_kill(fixture, i);
     script_stop(fixture->script);
     mc_engine_close(fixture->alone);
-    snprintf(path, sizeof(path), "rm -r %s", fixture->run_dir);
-    assert_int_equal(system(path), 0);
 }
 
 unsigned fixture_add(struct fixture *fixture, const struct fixture_setup *setup)

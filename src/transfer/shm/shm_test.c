@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "base/scratch_test.h"
 #include "net/messages.h"
 #include "transfer/shm/shm_impl.h"
 
@@ -52,13 +53,13 @@ static void unsealed_memfd(void **state)
 
 static void readonly_descriptor(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct te_memory memory;
     struct mc_te *te;
     int fd;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &te), MC_OK);
     assert_int_equal(te_alloc(te, 5000, MC_REGION_READ, &memory), MC_OK);
     assert_int_equal(memory.len, 8192);
@@ -74,11 +75,11 @@ static void readonly_descriptor(void **state)
 
 static void open_directory_refused(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct mc_te *te;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(chmod(dir, 0755), 0);
     log_capture(listen_log, NULL);
     assert_int_equal(mc_te_create(&opts, &te), MC_EPERM);
@@ -142,13 +143,13 @@ static void as_nobody(const char *path, char *text, size_t size)
 /* The directory keeps others out; should somebody open it up, the socket itself asks who is there. */
 static void foreign_user(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX", text[256];
+    char dir[SCRATCH_PATH], text[256];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct mc_te *te;
 
     if (geteuid() != 0)
         skip(); /* only root can become somebody else */
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &te), MC_OK);
     as_nobody(shm_path(te->shm), text, sizeof(text));
     assert_string_equal(text, strerror(EACCES));
@@ -209,7 +210,7 @@ static pid_t crowd_start(const char *path, int *up, int *down)
 /* When accepting fails for want of descriptors the engine neither burns a processor nor stops listening for good. */
 static void no_descriptors(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX", byte = 0;
+    char dir[SCRATCH_PATH], byte = 0;
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct rlimit all, few;
     struct mc_peer *peer;
@@ -220,7 +221,7 @@ static void no_descriptors(void **state)
     void *addr;
     pid_t pid;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
     assert_int_equal(mc_te_alloc(a, 4096, MC_REGION_READ, &addr, &key), MC_OK);
@@ -249,7 +250,7 @@ static void no_descriptors(void **state)
 /* Another host id: shared memory is not tried, by name it is refused, auto goes over tcp. */
 static void other_host(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir, .host_id = "host-a"};
     struct mc_te *a, *b, *c;
     struct mc_peer *auto_peer, *shm_peer;
@@ -258,7 +259,7 @@ static void other_host(void **state)
     struct mc_op op;
     void *addr;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     opts.host_id = "host-b";
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
@@ -280,7 +281,7 @@ static void other_host(void **state)
 
 static void views(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct mc_region_key key;
     struct mc_peer *peer;
@@ -288,7 +289,7 @@ static void views(void **state)
     const void *view;
     char *addr;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
     assert_int_equal(mc_te_alloc(a, 1 << 20, MC_REGION_READ, (void **)&addr, &key), MC_OK);
@@ -320,14 +321,14 @@ static unsigned descriptors(void)
 /* A peer lets go of what was freed: neither descriptors nor address space pile up with the allocations of a long life. */
 static void freed_segments(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir, .transport = "shm-memfd"};
     uint64_t until = deadline_after_ms(now_ns(), 20000);
     struct mc_te *a, *b;
     struct mc_peer *peer;
     unsigned before = 0;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
     assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
@@ -362,7 +363,7 @@ static void freed_segments(void **state)
 /* A key that names a segment which its owner does not pass: auto goes another way, and the path says which. */
 static void refused_segment(void **state)
 {
-    char dir[] = "/tmp/mc-shm-XXXXXX";
+    char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
     struct mc_op op = {.opcode = MC_READ, .local = &(char){0}, .len = 1};
     struct mc_te *a, *b;
@@ -370,7 +371,7 @@ static void refused_segment(void **state)
     struct te_key in;
     void *addr;
 
-    assert_non_null(mkdtemp(dir));
+    scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &a), MC_OK);
     assert_int_equal(mc_te_create(&opts, &b), MC_OK);
     assert_int_equal(mc_peer_open(b, mc_te_address(a), NULL, &peer), MC_OK);
