@@ -26,10 +26,11 @@ class Missing(Exception):
 
 @dataclasses.dataclass
 class Sample:
-    value: float  # in the unit of its row
+    value: float  # in the unit of its row, unless it names another
     cpu_s_per_gb: float | None = None  # of all processes of the contender; None where nothing is moved or it cannot be told
     command: str = ""
     raw: dict | None = None  # what was printed
+    unit: str | None = None
 
 
 @dataclasses.dataclass

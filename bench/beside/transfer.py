@@ -24,6 +24,8 @@ def ours(key, transport, op, size, batch=1, threads=1):
                  "--threads", str(threads), "--seconds", str(place.seconds), "--json"]
         raw = json.loads(run(words))
         samples = {"ours": Sample(raw[key], raw["cpu_s_per_gb"], shown(words), raw)}
+        if transport == "auto" and op == "read":
+            samples["first read"] = Sample(raw["first_read_us"], None, "the consumer reads a batch for the first time", None, "us")
         if key == "gbytes_per_s":
             samples["memcpy"] = Sample(raw["memcpy_gbytes_per_s"], None, "in the same process", None)
         return samples

@@ -19,7 +19,7 @@ struct figures {
     bool verified;
     uint64_t failed;
     const char *transport;
-    double memcpy_gbytes_per_s; /* 0: not measured */
+    double memcpy_gbytes_per_s, first_read_us; /* 0: not measured */
 };
 
 static int print_figures(const struct cli *cli, const struct figures *f)
@@ -28,11 +28,11 @@ static int print_figures(const struct cli *cli, const struct figures *f)
 
     size_format(cli->set->size, size);
     if (cli->set->json) {
-        json_t *all = json_pack("{s:f, s:f, s:f, s:f, s:b, s:s, s:f, s:I, s:I, s:I, s:f}", "gbytes_per_s",
+        json_t *all = json_pack("{s:f, s:f, s:f, s:f, s:b, s:s, s:f, s:I, s:I, s:I, s:f, s:f}", "gbytes_per_s",
             f->gbytes_per_s, "ops_per_s", f->ops_per_s, "p50_us", f->p50_us, "p99_us", f->p99_us, "verified",
             f->verified, "transport", f->transport, "cpu_s_per_gb", f->cpu_s_per_gb, "size", (json_int_t)cli->set->size,
             "batch", (json_int_t)cli->set->batch, "failed", (json_int_t)f->failed, "memcpy_gbytes_per_s",
-            f->memcpy_gbytes_per_s);
+            f->memcpy_gbytes_per_s, "first_read_us", f->first_read_us);
         if (!all)
             return cli_fail(cli, CLI_FAILED, "a figure is no number");
         json_dumpf(all, stdout, JSON_COMPACT);
@@ -46,6 +46,8 @@ static int print_figures(const struct cli *cli, const struct figures *f)
         f->ops_per_s, f->p50_us, f->p99_us, f->cpu_s_per_gb, f->verified ? ", every byte compared" : "");
     if (f->memcpy_gbytes_per_s > 0)
         printf("  glibc memcpy of that size, just before: %.2f GB/s\n", f->memcpy_gbytes_per_s);
+    if (f->first_read_us > 0)
+        printf("  reading a batch for the first time afterwards: %.1f us\n", f->first_read_us);
     if (f->failed)
         printf("  %" PRIu64 " operations failed\n", f->failed);
     return CLI_OK;
@@ -88,7 +90,8 @@ static int bench_transfer(struct cli *cli)
         .cpu_s_per_gb = result.cpu_s_per_gb,
         .verified = result.verified,
         .transport = mc_path_str(result.transport),
-        .memcpy_gbytes_per_s = result.memcpy_gbytes_per_s};
+        .memcpy_gbytes_per_s = result.memcpy_gbytes_per_s,
+        .first_read_us = result.first_read_us};
     return measured(cli, status, &figures);
 }
 

@@ -25,6 +25,8 @@
 #define DEADLINE_MS 30000
 #define THREADS_MAX 64
 #define BATCH_MAX   65536
+#define FIRST_READS                                                                                                    \
+    16 /* of so many batches one is read by its consumer: often enough, and seldom enough to leave the caches alone */
 
 /* What the peer tells when it stands. */
 struct greeting {
@@ -40,7 +42,7 @@ struct worker {
     uint8_t *local;
     uint64_t window, base; /* in the peer's region */
     uint64_t until_ns;
-    uint64_t batches;
+    uint64_t batches, first_reads, first_read_ns;
     uint32_t histogram[BUCKETS];
     enum mc_status status;
     pthread_t thread;
@@ -186,6 +188,25 @@ static enum mc_status batch_verify(struct worker *w, struct mc_op *ops)
     return MC_OK;
 }
 
+/* What a copy costs that left the bytes where their consumer has to fetch them from. */
+static void first_read(struct worker *w, const uint8_t *at)
+{
+    uint64_t len = w->opts->size * w->opts->batch, start = now_ns();
+    volatile uint64_t sink;
+    uint64_t sum = 0;
+
+    for (uint64_t i = 0; i + 8 <= len; i += 8) {
+        uint64_t word;
+
+        memcpy(&word, at + i, 8);
+        sum += word;
+    }
+    sink = sum;
+    (void)sink;
+    w->first_read_ns += now_ns() - start;
+    w->first_reads++;
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
@@ -202,6 +223,8 @@ static void *worker_main(void *arg)
         w->status = mc_transfer_sync(w->peer, ops, w->opts->batch, DEADLINE_MS);
         now = now_ns();
         observe(w, now - start);
+        if (w->status == MC_OK && w->opts->opcode == MC_READ && w->batches % FIRST_READS == 0)
+            first_read(w, ops[w->opts->batch - 1].local);
         if (w->status == MC_OK && w->opts->verify)
             w->status = batch_verify(w, ops);
     }
@@ -263,17 +286,21 @@ static double memcpy_rate(const struct te_bench_opts *opts)
 static void figures(const struct te_bench_opts *opts, const struct worker *workers, double seconds, double cpu,
     struct te_bench_result *out)
 {
-    uint64_t batches = 0;
+    uint64_t batches = 0, first_reads = 0, first_read_ns = 0;
     double bytes;
 
-    for (uint32_t i = 0; i < opts->threads; i++)
+    for (uint32_t i = 0; i < opts->threads; i++) {
         batches += workers[i].batches;
+        first_reads += workers[i].first_reads;
+        first_read_ns += workers[i].first_read_ns;
+    }
     bytes = (double)batches * opts->batch * (double)opts->size;
     out->gbytes_per_s = bytes / seconds / 1e9;
     out->ops_per_s = (double)batches * opts->batch / seconds;
     out->p50_us = quantile(workers, opts->threads, batches, 0.50);
     out->p99_us = quantile(workers, opts->threads, batches, 0.99);
     out->cpu_s_per_gb = cpu / (bytes / 1e9);
+    out->first_read_us = first_reads ? (double)first_read_ns / (double)first_reads / 1e3 : 0;
     out->verified = opts->verify;
 }
 

@@ -29,6 +29,8 @@ struct te_bench_result {
     enum mc_path transport; /* the way the bytes took */
     double cpu_s_per_gb;    /* of both processes */
     double
+        first_read_us; /* of a batch that was read: how long its bytes take to be read for the first time afterwards; 0: written */
+    double
         memcpy_gbytes_per_s; /* glibc memcpy of `size` through windows of the same total, in the same process, just before */
 };
 
