@@ -91,7 +91,7 @@ struct conn {
     enum rx_state rx_state;
     bool paused, resumed, rx_busy;
     bool rx_drained; /* the last receive got less than it had room for: the socket is empty, or was just now */
-    bool damaged; /* a piece of this payload did not match its checksum */
+    bool damaged;    /* a piece of this payload did not match its checksum */
     uint8_t *rx;
     size_t rx_at, rx_len; /* unread bytes are rx[rx_at .. rx_len) */
     struct frame frame;
