@@ -108,7 +108,7 @@ static const struct opt_row evict_rows[] = {
 };
 
 static const struct opt_row policy_rows[] = {
-    {"policy", OPT_STRING, AT(policy), NULL, .unit = "NAME", .help = "scheduling policy"},
+    {"policy", OPT_STRING, AT(policy), NULL, .unit = "NAME", .help = "scheduling policy; default mooncake"},
     {"slo-ttft-ms", OPT_MS, AT(slo_ttft_ms), "0", .help = "refuse what cannot have its first token by then; 0: never"},
     {"slo-tbt-ms", OPT_MS, AT(slo_tbt_ms), "0", .help = "refuse what would make tokens slower than this; 0: never"},
 };

@@ -206,6 +206,11 @@ static void on_run_reply(struct fleet_call *call, struct fleet_worker *worker, c
         return;
     }
     call->computed_tokens = event.progress.computed_tokens;
+    call->told_ns = request_now(request);
+    if (event.kind == WMSG_LOADED) {
+        call->predicted_ms -= call->load_ms;
+        call->load_ms = 0;
+    }
     if (event.kind == WMSG_LOADED && request->state != REQ_PREFILL)
         request_release_pins(request);
 }

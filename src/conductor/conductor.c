@@ -38,6 +38,11 @@ static void on_pump(struct loop *loop, struct loop_task *task)
     conductor_pump(container_of(task, struct conductor, pump));
 }
 
+static void on_again(struct loop *loop, struct loop_timer *timer)
+{
+    conductor_pump(container_of(timer, struct conductor, again));
+}
+
 static void on_fleet_change(void *arg)
 {
     struct conductor *conductor = arg;
@@ -65,6 +70,7 @@ static void on_collect(void *arg)
     metric_set(conductor->count.running, conductor->request_count);
     metric_set(conductor->count.queued, conductor->queue_count);
     metric_set(conductor->count.workers, conductor_workers(conductor));
+    metric_set(conductor->count.copies, (int64_t)fleet_copied(conductor->fleet));
 }
 
 /* --- creating --- */
@@ -199,10 +205,13 @@ enum mc_status conductor_create(const struct conductor_opts *opts, struct conduc
     list_init(&c->requests);
     list_init(&c->queue);
     loop_task_init(&c->pump, on_pump);
+    loop_timer_init(&c->again, on_again);
     init_idle(c);
     metrics = metrics_create();
     c->loop = loop_create("conductor");
     status = metrics && c->loop ? explain_init(&c->explains, opts->explain_max) : MC_ENOMEM;
+    if (status == MC_OK)
+        status = loop_timer_reserve(c->loop, 1); /* for c->again */
     if (status == MC_OK) {
         conductor_counters_init(&c->count, metrics);
         metrics_add_process(metrics, VERSION);
@@ -283,6 +292,7 @@ void conductor_destroy(struct conductor *c)
         mc_store_close(c->store);
     if (c->loop) {
         loop_defer_cancel(c->loop, &c->pump);
+        loop_timer_cancel(c->loop, &c->again);
         loop_destroy(c->loop);
     }
     survey_free(c->survey);

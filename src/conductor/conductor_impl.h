@@ -24,8 +24,8 @@ struct conductor_counters {
     struct metric *routes;   /* by route */
     struct metric_cell *prompt_tokens, *reused_tokens, *answer_tokens;
     struct metric_cell *ttft, *ttft_predicted, *ttft_ratio, *tbt, *queue;
-    struct metric_cell *moved, *refused_slo, *cancelled;
-    struct metric_cell *running, *queued, *workers;
+    struct metric_cell *moved, *refused_slo, *cancelled, *copied_bytes;
+    struct metric_cell *running, *queued, *workers, *copies;
 };
 
 struct conductor {
@@ -41,11 +41,13 @@ struct conductor {
     struct explain_ring explains;
     struct history history;
     struct rng rng;
-    struct list requests;  /* all, struct request.link */
-    struct list queue;     /* those in REQ_QUEUED, struct request.queued */
-    struct loop_task pump; /* somebody was queued */
+    struct list requests;    /* all, struct request.link */
+    struct list queue;       /* those in REQ_QUEUED, struct request.queued */
+    struct loop_task pump;   /* somebody was queued */
+    struct loop_timer again; /* somebody waits for a moment that may have come */
+    uint64_t again_ns;
+    uint64_t pass; /* through the queue */
     unsigned request_count, queue_count;
-    uint64_t queue_round;
     uint64_t prefix_failed_ns; /* when the Store last failed to answer; 0: it answers */
     uint64_t started_s;
     bool draining;
@@ -57,8 +59,11 @@ struct conductor {
     char host_id[HELLO_HOST_MAX + 1];
 };
 
-/* Give everybody who waits in the queue a chance. */
+/* A pass through the queue: everybody who waits there gets a chance. */
 void conductor_pump(struct conductor *conductor);
+
+/* A pass in so much time at the latest. */
+void conductor_pump_in(struct conductor *conductor, double ms);
 
 /* Wake who waits in conductor_drain(), if it is time. */
 void conductor_note_idle(struct conductor *conductor);

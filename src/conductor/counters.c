@@ -17,9 +17,12 @@ static const struct metric_row rows[] = {
     {"mooncake_moves_total", METRIC_COUNTER, "Times a request left a worker that failed."},
     {"mooncake_slo_refusals_total", METRIC_COUNTER, "Requests refused because the predicted latency breaks the SLO."},
     {"mooncake_clients_left_total", METRIC_COUNTER, "Requests cancelled because the client went away."},
+    {"mooncake_copied_bytes_total", METRIC_COUNTER,
+        "KV that workers were told to put beside them though it lies elsewhere."},
     {"mooncake_requests_open", METRIC_GAUGE, "Requests in the house."},
     {"mooncake_requests_queued", METRIC_GAUGE, "Of them, waiting for room."},
     {"mooncake_workers", METRIC_GAUGE, "Workers that are registered."},
+    {"mooncake_copies_bytes", METRIC_GAUGE, "Of what was copied, about so much is still there."},
 };
 
 enum row {
@@ -36,9 +39,11 @@ enum row {
     MOVES,
     SLO_REFUSALS,
     CLIENTS_LEFT,
+    COPIED_BYTES,
     OPEN,
     QUEUED,
     WORKERS,
+    COPIES,
     ROWS
 };
 static_assert(sizeof rows / sizeof rows[0] == ROWS, "one name per row");
@@ -64,8 +69,10 @@ void conductor_counters_init(struct conductor_counters *count, struct metrics *m
         .moved = metric_only(family[MOVES]),
         .refused_slo = metric_only(family[SLO_REFUSALS]),
         .cancelled = metric_only(family[CLIENTS_LEFT]),
+        .copied_bytes = metric_only(family[COPIED_BYTES]),
         .running = metric_only(family[OPEN]),
         .queued = metric_only(family[QUEUED]),
         .workers = metric_only(family[WORKERS]),
+        .copies = metric_only(family[COPIES]),
     };
 }

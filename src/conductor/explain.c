@@ -92,13 +92,13 @@ static json_t *decision_json(const struct explain_row *row)
 {
     const struct mc_sched_decision *d = &row->decision;
 
-    return json_pack("{s:s, s:s, s:o, s:o, s:b, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "outcome",
+    return json_pack("{s:s, s:s, s:o, s:o, s:b, s:b, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "outcome",
         mc_sched_outcome_str(d->outcome), "route", mc_sched_route_str(d->route), "prefill",
         worker_name(row, d->prefill), "decode", worker_name(row, d->decode), "degraded", d->degraded, "trial", d->trial,
         "load_tokens", (json_int_t)d->load_tokens, "own_tokens", (json_int_t)d->own_tokens, "copy_blocks",
         (json_int_t)d->copy_blocks, "queue_ms", term(d->queue_ms), "load_ms", term(d->load_ms), "prefill_ms",
         term(d->prefill_ms), "ttft_ms", term(d->ttft_ms), "tbt_ms", term(d->tbt_ms), "retry_after_ms",
-        term(d->retry_after_ms));
+        term(d->retry_after_ms), "again_ms", term(d->again_ms), "by_choice", d->by_choice);
 }
 
 static json_t *request_json(const struct mc_sched_request *r)

@@ -1,8 +1,4 @@
-/* place.c - from the queue to a worker: what the scheduler is asked, and what is done about its answer.
- *
- * Every placement goes through conductor->queue, first come first served per model: once somebody has to wait, those of the
- * same model behind him wait, too, or a stream of short prompts would starve a long one. Answers that have begun go first: their
- * clients are reading.
+/* place.c - from the queue to a worker: what the scheduler is asked, and what is done about its answer. Whose turn it is: queue.c.
  *
  * "Nobody is there" is waited out for NOBODY_MS, since a worker that restarts or a queue behind a death is the usual cause, and
  * 503 has to come within a second. */
@@ -39,7 +35,7 @@ static struct mc_sched_request sched_request(const struct request *request, uint
         .slo_ttft_ms = begun ? 0 : c->opts.slo_ttft_ms, /* too late to refuse what the client is reading */
         .slo_tbt_ms = begun ? 0 : c->opts.slo_tbt_ms,
         .waited_ms = (double)(now - request->started_ns) / NS_PER_MS,
-        .draw = hash_mix(request->started_ns ^ c->queue_round),
+        .draw = hash_mix(request->started_ns ^ c->pass),
         .begun = begun,
     };
 }
@@ -55,6 +51,9 @@ static void set_costs(struct request *request, const struct mc_sched_decision *d
     call->decodes = kind != WMSG_PREFILL;
     call->compute_tokens = call->prefills ? request->prompt_count - d->load_tokens : 0;
     call->predicted_ms = d->load_ms + d->prefill_ms;
+    call->load_ms = request->answer_count ? 0 : d->load_ms;
+    call->source = call->load_ms > 0 ? d->source : MC_SCHED_NONE;
+    call->told_ns = request_now(request);
     call->kv_tokens = kind == WMSG_PREFILL ? 0 : known + (request->answer_max - request->answer_count);
 }
 
@@ -90,7 +89,14 @@ static enum mc_status send_run(
 
     set_costs(request, d, kind);
     request->call.ops = &request_run_ops;
-    return fleet_run(worker, &request->call, &run, request->trace, request->deadline_ns);
+    enum mc_status status = fleet_run(worker, &request->call, &run, request->trace, request->deadline_ns);
+    if (status == MC_OK && run.copy_blocks) {
+        uint64_t bytes = (uint64_t)run.copy_blocks * request->model->block_tokens * request->model->bytes_per_token;
+
+        metric_add(request->conductor->count.copied_bytes, bytes);
+        fleet_note_copy(worker, bytes);
+    }
+    return status;
 }
 
 static void note_placed(
@@ -163,12 +169,21 @@ static bool wait_for_anybody(struct request *request, uint64_t now)
     return true;
 }
 
-/* Wait for room, unless too many do already or it has done so for too long. */
-static void wait_for_room(struct request *request, double retry_after_ms, uint64_t now)
+double request_work_ms(const struct request *request)
+{
+    struct mc_sched_request ask = sched_request(request, request_now(request));
+    struct fleet_view view;
+
+    fleet_view(
+        request->conductor->fleet, request->model, &request->tried, request->store_up, request_now(request), &view);
+    return mc_sched_work_ms(&view.snapshot, &ask);
+}
+
+void request_wait(struct request *request, double retry_after_ms)
 {
     const struct conductor_opts *opts = &request->conductor->opts;
     bool newcomer = request->queued_ns == 0;
-    uint64_t until;
+    uint64_t until, now = request_now(request);
 
     if (newcomer)
         request->queued_ns = now;
@@ -181,7 +196,19 @@ static void wait_for_room(struct request *request, double retry_after_ms, uint64
         (void)loop_timer_set(request->conductor->loop, &request->timer, until);
 }
 
-bool request_place(struct request *request)
+/* It waits; for whom, those behind it have to know. */
+static enum request_turn hold(
+    struct request *request, const struct fleet_view *view, const struct mc_sched_decision *decision)
+{
+    if (decision->again_ms > 0)
+        conductor_pump_in(request->conductor, decision->again_ms);
+    if (decision->by_choice)
+        fleet_promise(view->workers[decision->prefill], decision->load_ms + decision->prefill_ms);
+    request_wait(request, decision->retry_after_ms);
+    return decision->by_choice ? TURN_PASSED_ON : TURN_HELD;
+}
+
+enum request_turn request_place(struct request *request)
 {
     struct conductor *c = request->conductor;
     uint64_t now = loop_now_ns(c->loop);
@@ -194,53 +221,27 @@ bool request_place(struct request *request)
             request_tokenise(request);
         else
             (void)wait_for_anybody(request, now);
-        return true;
+        return TURN_TAKEN;
     }
     for (;;) {
         switch (decide(request, &view, &decision, now)) {
         case MC_SCHED_RUN:
             if (run_there(request, &view, &decision, now)) {
                 request->nobody_ns = request->queued_ns = 0;
-                return true;
+                return TURN_TAKEN;
             }
             if (request->tried.count < FLEET_TRIES_MAX)
                 continue;
             request_fail(request, 503, "no_worker", "no worker for model '%s' takes it", request->model->name);
-            return true;
-        case MC_SCHED_HOLD: wait_for_room(request, decision.retry_after_ms, now); return false;
+            return TURN_TAKEN;
+        case MC_SCHED_HOLD: return hold(request, &view, &decision);
         case MC_SCHED_REFUSE:
             metric_add(c->count.refused_slo, 1);
             request_refuse(request, decision.retry_after_ms,
                 "the latency objective cannot be met now: predicted TTFT %.0f ms, TBT %.1f ms", decision.ttft_ms,
                 decision.tbt_ms);
-            return true;
-        default: (void)wait_for_anybody(request, now); return true;
+            return TURN_TAKEN;
+        default: (void)wait_for_anybody(request, now); return TURN_TAKEN;
         }
     }
-}
-
-/* --- the queue --- */
-
-void conductor_pump(struct conductor *c)
-{
-    uint64_t round = ++c->queue_round;
-
-    list_for_each_safe (it, next, &c->queue) {
-        struct request *request = list_entry(it, struct request, queued);
-        struct fleet_model *model = request->model; /* the request may be gone after its turn */
-
-        if (model->held_round == round)
-            wait_for_room(request, RETRY_MS, loop_now_ns(c->loop));
-        else if (!request_place(request))
-            model->held_round = round;
-    }
-}
-
-void request_queue(struct request *request)
-{
-    struct conductor *c = request->conductor;
-
-    request->nobody_ns = request->queued_ns = 0;
-    request_move(request, REQ_QUEUED);
-    loop_defer(c->loop, &c->pump);
 }

@@ -222,7 +222,7 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
     switch (request->state) {
     case REQ_TOKENISING: request_tokenise(request); break;
     case REQ_LOOKUP: request_looked_long_enough(request); break;
-    case REQ_QUEUED: (void)request_place(request); break;
+    case REQ_QUEUED: conductor_pump(request->conductor); break;
     case REQ_STOPPING: request_complete(request); break;
     case REQ_FLUSHING: request_cut(request, "it takes nothing any more"); break;
     default: give_up_worker(request);

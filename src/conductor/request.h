@@ -4,7 +4,7 @@
  *                 \___________________/ \________________________/                                   ^
  *              (prompt came as tokens)     (direct and single routes)     from everywhere: answered, refused, left
  *
- * QUEUED is passed through, not only waited in: every placement goes through the queue, so that nobody overtakes. When a
+ * QUEUED is passed through, not only waited in: every placement goes through the queue, whose order is the policy's. When a
  * worker fails, the request returns to QUEUED with all tokens it has sent, and goes on where the scheduler says.
  *
  * Ownership: a request owns its parsed body, tokens and text; the HTTP request is its until it has been answered.
@@ -70,6 +70,8 @@ struct request {
     unsigned moves;                           /* how often it had to go elsewhere */
     uint64_t nobody_ns;                       /* since when nobody is there for it; 0: somebody is */
     uint64_t queued_ns;                       /* since when it waits; 0: it does not */
+    uint64_t pass;                            /* through the queue, in which its turn was last */
+    double work_ms;                           /* for its rank there (mc_sched_waiting) */
     struct mc_sched_decision decision;        /* the first that ran */
     uint64_t explain;                         /* number of its row */
     uint64_t prefill_serial, prefill_request; /* whose pin is to be released; 0: none */
@@ -89,9 +91,19 @@ struct request {
 /* Take over a parsed body (given in any case) and answer `http` in due time, also with a refusal at once. */
 void request_begin(struct conductor *conductor, struct http_req *http, struct api_request *api);
 
-/* Place it if it can be placed now; else it stays queued, or was answered. Called by conductor_pump(). False: it holds,
- * and so should those of its model behind it. */
-bool request_place(struct request *request);
+/* Its turn in the queue: place it if it can be placed now. */
+enum request_turn {
+    TURN_TAKEN,     /* placed, or answered (then gone), or it waits for something that keeps nobody else waiting */
+    TURN_HELD,      /* it waits, and so should those of its model behind it */
+    TURN_PASSED_ON, /* it waits for one worker while others are free */
+};
+enum request_turn request_place(struct request *request);
+
+/* It stays in the queue, unless too many are there or it has been for too long. Gone. */
+void request_wait(struct request *request, double retry_after_ms);
+
+/* What its prompt costs the quickest worker. */
+double request_work_ms(const struct request *request);
 
 /* End it because the house closes: the client is cut, workers are told. */
 void request_abandon(struct request *request);

@@ -1,5 +1,5 @@
-/* request_impl.h - shared by request.c (states, time, the end), prompt.c (tokens and prefix), place.c (scheduling) and answer.c (tokens
- * to text). Marked with "gone": the request may be gone afterwards. */
+/* request_impl.h - shared by request.c (states, time, the end), prompt.c (tokens and prefix), queue.c (whose turn it is), place.c
+ * (scheduling) and answer.c (tokens to text). Marked with "gone": the request may be gone afterwards. */
 #ifndef CONDUCTOR_REQUEST_IMPL_H
 #define CONDUCTOR_REQUEST_IMPL_H
 
@@ -52,7 +52,7 @@ void request_take_tokens(struct request *request);
 /* The Store has not answered about the prefix in time. Gone. */
 void request_looked_long_enough(struct request *request);
 
-/* --- place.c --- */
+/* --- queue.c --- */
 
 /* (Back) into the queue, and try at once. Gone. */
 void request_queue(struct request *request);

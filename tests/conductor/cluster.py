@@ -54,10 +54,13 @@ class Client:
     def status(self):
         return json.loads(self.get("/v1/status")[1])
 
-    def decision(self, mooncake):
-        """The first of the scheduler about the request with this `mooncake` object that ran, as explain has it."""
+    def explained(self, mooncake):
+        """The first decision of the scheduler about the request with this `mooncake` object that ran, as explain has it."""
         rows = json.loads(self.get(f"/v1/requests/{mooncake['request_id']}/explain")[1])["decisions"]
-        return [row["decision"] for row in rows if row["decision"]["outcome"] == "run"][-1]
+        return [row for row in rows if row["decision"]["outcome"] == "run"][-1]
+
+    def decision(self, mooncake):
+        return self.explained(mooncake)["decision"]
 
     def open(self, path, body, **headers):
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(),

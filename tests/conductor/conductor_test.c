@@ -274,6 +274,62 @@ static void queues_and_refuses(void **state)
     fake_worker_stop(worker);
 }
 
+/* A long prompt and then a short one wait for the only sequence. Whose run begins first, in ms of wall time: the explanation has it. */
+static json_int_t begins_at(const char *path)
+{
+    struct http_answer answer = get(path);
+    json_int_t ms = json_integer_value(at(&answer, "decisions.0.time_ms"));
+
+    assert_string_equal(json_string_value(at(&answer, "decisions.0.decision.outcome")), "run");
+    http_answer_free(&answer);
+    return ms;
+}
+
+static void long_and_short(void (*change)(struct conductor_opts *opts), json_int_t begins[2])
+{
+    struct fake_script script = good("w", 10);
+    struct fake_worker *worker;
+    struct asker askers[3] = {
+        {.header = "X-Request-Id: runs"}, {.header = "X-Request-Id: long"}, {.header = "X-Request-Id: short"}};
+    char prompt[3000];
+
+    script.sequences_max = 1;
+    script.mute = true;
+    script.pace_ms = 5; /* so that one run lasts for some ms */
+    start_conductor(change);
+    worker = start_worker(&script);
+    memset(prompt, 'x', sizeof prompt - 1);
+    prompt[sizeof prompt - 1] = '\0';
+    asker_start(&askers[0], chat(""));
+    assert_true(comes(&fake_worker_counts(worker)->runs, 1));
+    asker_start(&askers[1], chat_saying(prompt));
+    assert_true(status_comes("requests.queued", 1));
+    asker_start(&askers[2], chat(""));
+    assert_true(status_comes("requests.queued", 2));
+    fake_worker_speak(worker);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(asker_join(&askers[i]), 200);
+    begins[0] = begins_at("/v1/requests/long/explain");
+    begins[1] = begins_at("/v1/requests/short/explain");
+    fake_worker_stop(worker);
+    stop_conductor(NULL);
+}
+
+static void as_published(struct conductor_opts *opts)
+{
+    opts->policy = "global";
+}
+
+static void the_policy_says_whose_turn_it_is(void **state)
+{
+    json_int_t begins[2];
+
+    long_and_short(NULL, begins);
+    assert_true(begins[1] < begins[0]);
+    long_and_short(as_published, begins); /* first come, first served */
+    assert_true(begins[0] < begins[1]);
+}
+
 static void refuses_another_record(void **state)
 {
     struct fake_script script = good("w", 5), other = good("x", 5);
@@ -383,6 +439,7 @@ int main(void)
         cmocka_unit_test_teardown(refuses_what_breaks_the_slo, stop_conductor),
         cmocka_unit_test_teardown(refuses_too_many, stop_conductor),
         cmocka_unit_test_teardown(queues_and_refuses, stop_conductor),
+        cmocka_unit_test(the_policy_says_whose_turn_it_is),
         cmocka_unit_test_teardown(refuses_another_record, stop_conductor),
         cmocka_unit_test_teardown(shows_itself, stop_conductor),
         cmocka_unit_test_teardown(drains, stop_conductor),

@@ -67,13 +67,23 @@ struct http_answer get(const char *path)
     return http_ask(conductor_http_address(conductor), path, NULL, NULL, 0);
 }
 
+static const char *body_of(const char *content, const char *more)
+{
+    static char body[8192];
+
+    snprintf(body, sizeof body, "{\"model\":\"fake\",\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]%s}", content,
+        more);
+    return body;
+}
+
 const char *chat(const char *more)
 {
-    static char body[4096];
+    return body_of("hello", more);
+}
 
-    snprintf(
-        body, sizeof body, "{\"model\":\"fake\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]%s}", more);
-    return body;
+const char *chat_saying(const char *content)
+{
+    return body_of(content, "");
 }
 
 /* --- streams taken apart --- */

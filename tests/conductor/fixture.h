@@ -20,8 +20,9 @@ int stop_conductor(void **state); /* a teardown of cmocka */
 struct fake_script good(const char *name, uint32_t answer_tokens);
 struct fake_worker *start_worker(const struct fake_script *script);
 
-/* A chat request with these members added; the next call overwrites it. */
+/* A chat request with these members added, or with this prompt, a token per byte; the next call of either overwrites it. */
 const char *chat(const char *more);
+const char *chat_saying(const char *content);
 struct http_answer post(const char *body); /* to /v1/chat/completions */
 struct http_answer get(const char *path);
 

@@ -1,12 +1,14 @@
-"""spread_test - a hot prefix spreads to where it is used (decision 063).
+"""spread_test - where a prefix lies after somebody else has used it.
 
-Two hosts, `a` and `b`, each with a node and a worker; by --host-id, so neither reads the other's memory. The worker of `a` computes a
-long prompt, which then lies on the node of `a` only. It leaves; the worker of `b` is asked the same and fetches the prefix. Then node
-`a` is killed as well, and the prefix is still in the cache: on `b`.
+Two hosts, `a` and `b`, each with a node and a worker; by --host-id, so neither reads the other's memory. The worker of `a` computes
+long prompts, which then lie on the node of `a` only. It leaves; the worker of `b` is asked the same and fetches the prefixes. Under
+`global` they exist twice then (design.md: "A prefix fetched this way now exists twice"): node `a` is killed as well, and they are still
+in the cache, on `b`. Under `mooncake`, the default, they are read where they lie: `b` holds what it has computed, and no copy.
 
     spread_test.py PATH_TO_MOONCAKE
 """
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,13 +41,15 @@ class Part:
 
 
 class Spread(unittest.TestCase):
-    def setUp(self):
+    def start(self, *conductor_words):
         self.folder = tempfile.TemporaryDirectory(prefix="mooncake-spread-")
-        self.parts = []
         self.master = self.part("master", "--master-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0").says["master"]
         conductor = self.part("conductor", f"--master={self.master}", "--conductor-listen=127.0.0.1:0",
-                              "--workers-listen=127.0.0.1:0", "--host-id=c").says
+                              "--workers-listen=127.0.0.1:0", "--host-id=c", *conductor_words).says
         self.client, self.workers_at = Client("http://" + conductor["http"]), conductor["workers"]
+
+    def setUp(self):
+        self.parts = []
 
     def tearDown(self):
         for part in reversed(self.parts):
@@ -79,31 +83,62 @@ class Spread(unittest.TestCase):
         """Tokens of this prompt that were reused; the text must be `want` in any case."""
         text, m = self.client.complete(tokens, 8)
         self.assertEqual(text, want)
-        return m["reused_tokens"], self.client.decision(m)
+        return m["reused_tokens"], self.client.explained(m)
 
-    def test_a_fetched_prefix_exists_twice(self):
-        nodes = {host: self.node(host) for host in "ab"}
-        prompts = [[300 + (7 * number + i * i) % 200 for i in range(TOKENS)] for number in range(5)]
+    def metric(self, name):
+        return float(re.search(f"^mooncake_{name} (.*)$", self.client.get("/metrics")[1].decode(), re.M)[1])
+
+    def prompts(self, count):
+        return [[300 + (7 * number + i * i) % 200 for i in range(TOKENS)] for number in range(count)]
+
+    def computed_on_a(self, prompts):
+        """Their answers; then only the worker of b is there."""
+        self.nodes = {host: self.node(host) for host in "ab"}
         worker = self.worker("a")
         texts = [self.client.complete(tokens, 8)[0] for tokens in prompts]
         worker.end()
         self.assertEqual(self.tier("b")["objects"], 0)
+        return texts
 
-        worker, fetched = self.worker("b"), []
+    def test_a_fetched_prefix_exists_twice(self):
+        self.start("--policy=global")
+        prompts = self.prompts(5)
+        texts, fetched, copied = self.computed_on_a(prompts), [], 0
+        worker = self.worker("b")
         for number, tokens in enumerate(prompts):
-            reused, decision = self.reuse(tokens, texts[number])
+            reused, why = self.reuse(tokens, texts[number])
+            decision = why["decision"]
             self.assertEqual(decision["own_tokens"], 0)
             self.assertEqual(decision["copy_blocks"], decision["load_tokens"] // 64)
+            copied += decision["copy_blocks"] * 64 * why["request"]["bytes_per_token"]
             if reused == WHOLE:  # on a busy machine one may be computed in place of being fetched
                 fetched.append(number)
         print(f"{len(fetched)} of {len(prompts)} prompts were fetched from the other host")
         self.assertTrue(fetched)
         wait_for(lambda: self.tier("b")["objects"] >= len(prompts) * WHOLE // 64, 60, "what was fetched lies on b, too")
+        self.assertEqual(self.metric("copied_bytes_total"), copied)
+        self.assertEqual(self.metric("copies_bytes"), copied)  # nothing has been evicted
 
-        nodes["a"].end(signal.SIGKILL)
+        self.nodes["a"].end(signal.SIGKILL)
         wait_for(lambda: self.tier("a").get("state") != "up", 60, "the Conductor knows that node a is gone")
         again = [self.reuse(prompts[number], texts[number])[0] for number in fetched]
         self.assertIn(WHOLE, again)
+        worker.end()
+
+    def test_a_fetched_prefix_is_read_where_it_lies(self):
+        self.start()
+        *prompts, last = self.prompts(6)
+        texts, computed = self.computed_on_a(prompts), WHOLE // 64
+        worker = self.worker("b")
+        for number, tokens in enumerate(prompts):
+            reused, why = self.reuse(tokens, texts[number])
+            self.assertEqual(why["decision"]["copy_blocks"], 0)
+            computed += (WHOLE - reused) // 64
+        self.assertLess(computed, 6 * WHOLE // 64, "something was fetched")
+        self.client.complete(last, 8)  # put behind whatever else is put
+        wait_for(lambda: self.tier("b")["objects"] >= computed, 60, "what b has computed lies on b")
+        self.assertEqual(self.tier("b")["objects"], computed)
+        self.assertEqual(self.metric("copied_bytes_total"), 0)
         worker.end()
 
 

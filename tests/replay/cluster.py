@@ -15,7 +15,7 @@ from kit import CONVERSATION, File, chats, main, once, replay, skip
 HERE = os.path.dirname(os.path.abspath(__file__))
 BENCH = os.path.join(HERE, "..", "..", "bench", "replay")
 COMMON, SHARED = os.path.join(BENCH, "common.json"), os.path.join(BENCH, "common-shared.json")
-POLICIES = ["global", "mooncake", "random", "round-robin", "least-load", "local", "dynamo", "lmetric", "smg", "llm-d"]
+POLICIES = ["mooncake", "global", "random", "round-robin", "least-load", "local", "dynamo", "lmetric", "smg", "llm-d"]
 
 # One instance of each kind with round numbers: 1 ms a prompt token, 10 ms a step, 1 MB a token.
 SIMPLE = {"prefill": 1, "decode": 1, "prefill_token_ms": 1, "prefill_pair_ms": 0, "decode_base_ms": 10, "decode_kv_token_ns": 0,
@@ -199,7 +199,7 @@ def test_arguments(binary):
                 assert says in said, (values, said)
         assert "needs --one-pool" in replay(binary, "--trace", trace, "--evict", "opt", fails=True)
         assert "no policy 'x'" in replay(binary, "--trace", trace, "--compare", "global,x", fails=True)
-        assert "is not one of global|mooncake|" in replay(binary, "--trace", trace, "--policy", "x", fails=True)
+        assert "is not one of mooncake|global|" in replay(binary, "--trace", trace, "--policy", "x", fails=True)
         assert "no count" in replay(binary, "--trace", trace, "--cache-tokens", "3X", fails=True)
     with File(text="bad\n") as trace:
         r = replay(binary, "--trace", trace)

@@ -7,7 +7,7 @@
  *
  * A worker is READY, SUSPECT (nothing heard for FLEET_SUSPECT_MS; it is pinged before that), or DRAINING. A connection that
  * closes means down at once. What a worker has to do for us is counted here and not taken from its status, which is old
- * by up to a second: we are the only one who gives it work.
+ * by up to a second: we are the only one who gives it work. What we have nodes copy is counted here, too.
  *
  * Threads: the loop's only. */
 #ifndef CONDUCTOR_FLEET_H
@@ -42,8 +42,8 @@ struct fleet_model {
     uint64_t bytes_per_token;
     uint32_t sequence_tokens_max; /* of the roomiest worker seen */
     uint32_t vocab_size;
-    uint64_t since_s;    /* wall clock */
-    uint64_t held_round; /* of the queue: somebody of this model had to wait in it */
+    uint64_t since_s;   /* wall clock */
+    uint64_t held_pass; /* of the queue: somebody of this model had to wait in it */
 };
 
 struct fleet_worker {
@@ -63,8 +63,9 @@ struct fleet_worker {
     struct hashmap calls; /* by request id */
     struct mc_fit prefill, decode;
     struct mc_sched_link links[FLEET_NODES_MAX];
-    uint16_t node; /* on its host; MC_SCHED_NONE */
-    bool listed;   /* in fleet->workers */
+    double promised_ms; /* of prompts that wait in the queue for this one, as far as its pass has come */
+    uint16_t node;      /* on its host; MC_SCHED_NONE */
+    bool listed;        /* in fleet->workers */
 };
 
 struct fleet_call_ops {
@@ -84,7 +85,10 @@ struct fleet_call {
     /* what it costs the worker, for the snapshot */
     bool prefills, decodes;
     uint32_t compute_tokens, computed_tokens;
-    double predicted_ms;
+    double predicted_ms; /* of loading and prefill */
+    double load_ms;      /* of it, loading; 0: nothing, or it has ended */
+    uint16_t source;     /* node it loads from; MC_SCHED_NONE */
+    uint64_t told_ns;    /* when it was given, or the worker last said how far it is */
     uint32_t kv_tokens;
 };
 
@@ -113,6 +117,10 @@ struct fleet_tried {
 };
 void fleet_tried_add(struct fleet_tried *tried, uint64_t serial);
 struct fleet_worker *fleet_any(struct fleet *fleet, const struct fleet_model *model, const struct fleet_tried *tried);
+
+/* A prompt waits in the queue for this worker; until the promises are dropped it counts as work there. */
+void fleet_promise(struct fleet_worker *worker, double ms);
+void fleet_promises_drop(struct fleet *fleet);
 
 /* A snapshot of the workers of one model. `store_up` false: nobody can load or hand over anything. */
 struct fleet_view {
@@ -148,8 +156,15 @@ struct fleet_node {
     uint8_t uuid[UUID_SIZE];
     char name[64], host_id[64];
     uint8_t state; /* as in mc_node_info */
-    uint64_t capacity, used, objects;
+    uint64_t capacity, used, objects, evictions;
+    double copied; /* bytes in it, about, that we had copied there and that are elsewhere as well */
 };
+
+/* A run puts so many bytes into the node beside its worker that are elsewhere as well. */
+void fleet_note_copy(struct fleet_worker *worker, uint64_t bytes);
+
+/* About how many bytes of all nodes are such copies. */
+double fleet_copied(const struct fleet *fleet);
 
 /* What the Store says of its nodes: replaces capacities and states, keeps indices. */
 void fleet_nodes_set(struct fleet *fleet, const struct mc_node_info *rows, uint32_t count);

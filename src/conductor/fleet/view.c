@@ -2,7 +2,12 @@
  *
  * Two sources of speed. A worker knows the batch of each of its decode steps and the bytes of each load, so for these its own
  * coefficients are taken as they come. T_prefill is fitted here from finished requests, by length and hit length: that includes what the worker
- * does not see as prefill. Its own guess is the prior. */
+ * does not see as prefill. Its own guess is the prior.
+ *
+ * Copies. The Store does not say how much of it is there more than once. What we have nodes copy is counted here, and forgotten
+ * in the same part in which its node has evicted since. That is about right: what is hot goes later than others, and is counted
+ * as gone too early. */
+#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -94,6 +99,41 @@ void fleet_worker_locate(struct fleet_worker *worker)
     }
 }
 
+static void forget_copies(struct fleet_node *node, const struct mc_node_info *row)
+{
+    uint64_t evicted = row->evictions - node->evictions;
+
+    if (row->evictions < node->evictions) /* it has been started anew */
+        node->copied = 0;
+    else if (evicted)
+        node->copied *= (double)row->objects / (double)(row->objects + evicted);
+    node->evictions = row->evictions;
+}
+
+void fleet_note_copy(struct fleet_worker *worker, uint64_t bytes)
+{
+    if (worker->node != MC_SCHED_NONE)
+        worker->fleet->nodes[worker->node].copied += (double)bytes;
+}
+
+double fleet_copied(const struct fleet *fleet)
+{
+    double bytes = 0;
+
+    for (uint32_t n = 0; n < fleet->node_count; n++)
+        bytes += fleet->nodes[n].state == 2 ? 0 : fleet->nodes[n].copied;
+    return bytes;
+}
+
+static uint64_t copy_tokens_max(const struct fleet *fleet, const struct fleet_model *model)
+{
+    double bytes = -fleet_copied(fleet);
+
+    for (uint32_t n = 0; n < fleet->node_count; n++)
+        bytes += fleet->nodes[n].state == 2 ? 0 : MC_SCHED_COPIES_PART * (double)fleet->nodes[n].capacity;
+    return bytes > 0 && model->bytes_per_token ? (uint64_t)(bytes / (double)model->bytes_per_token) : 0;
+}
+
 void fleet_nodes_set(struct fleet *fleet, const struct mc_node_info *rows, uint32_t count)
 {
     for (uint32_t n = 0; n < fleet->node_count; n++)
@@ -106,6 +146,7 @@ void fleet_nodes_set(struct fleet *fleet, const struct mc_node_info *rows, uint3
             continue;
         memcpy(node->name, rows[i].name, sizeof node->name);
         memcpy(node->host_id, rows[i].host_id, sizeof node->host_id);
+        forget_copies(node, &rows[i]);
         node->state = rows[i].state;
         node->capacity = rows[i].capacity;
         node->used = rows[i].used;
@@ -152,11 +193,14 @@ struct fleet_worker *fleet_any(struct fleet *fleet, const struct fleet_model *mo
     return best;
 }
 
-/* Sum up what this worker has to do for us. */
-static void count_work(struct fleet_worker *worker, struct mc_sched_worker *row)
+/* Sum up what this worker has to do for us. It computes prompts in the order in which they came; of the first one, time has gone
+ * by since the worker last said how far it is. */
+static void count_work(struct fleet_worker *worker, uint64_t now_ns, struct mc_sched_worker *row)
 {
+    const struct fleet_call *first = NULL;
     struct hashmap_iter it = {0};
     struct hnode *node;
+    double first_ms = 0;
 
     while ((node = hashmap_next(&worker->calls, &it)) != NULL) {
         const struct fleet_call *call = container_of(node, struct fleet_call, node);
@@ -167,9 +211,35 @@ static void count_work(struct fleet_worker *worker, struct mc_sched_worker *row)
         row->kv_tokens += call->kv_tokens;
         if (!call->prefills || left == 0)
             continue;
+        double ms = call->predicted_ms * left / call->compute_tokens;
         row->waiting++;
         row->queued_tokens += left;
-        row->queue_ms += call->predicted_ms * left / call->compute_tokens;
+        row->queue_ms += ms;
+        if (!first || call->request < first->request) {
+            first = call;
+            first_ms = ms;
+        }
+    }
+    if (first)
+        row->queue_ms -= fmin(first_ms, (double)(now_ns - first->told_ns) / NS_PER_MS);
+}
+
+/* What every node still has to send for us: a new transfer comes after that. */
+static void count_transfers(const struct fleet *fleet, uint64_t now_ns, double sending_ms[FLEET_NODES_MAX])
+{
+    memset(sending_ms, 0, FLEET_NODES_MAX * sizeof *sending_ms);
+    list_for_each (at, &fleet->workers) {
+        const struct fleet_worker *worker = list_entry(at, struct fleet_worker, link);
+        struct hashmap_iter it = {0};
+        struct hnode *node;
+
+        while ((node = hashmap_next(&worker->calls, &it)) != NULL) {
+            const struct fleet_call *call = container_of(node, struct fleet_call, node);
+            double gone = (double)(now_ns - call->told_ns) / NS_PER_MS;
+
+            if (call->source < FLEET_NODES_MAX && call->load_ms > gone)
+                sending_ms[call->source] += call->load_ms - gone;
+        }
     }
 }
 
@@ -190,21 +260,37 @@ static void fill_row(struct fleet *fleet, struct fleet_worker *worker, const str
         .links = store_up && worker->who.has_store && worker->status.store_up ? worker->links : NULL,
         .age_ms = (double)(now_ns - worker->heard_ns) / NS_PER_MS,
     };
-    count_work(worker, row);
+    count_work(worker, now_ns, row);
+    row->queue_ms += worker->promised_ms;
     if (row->running == 0 && row->waiting == 0)
         row->idle_ms = (double)(now_ns - worker->worked_ns) / NS_PER_MS;
+}
+
+void fleet_promise(struct fleet_worker *worker, double ms)
+{
+    worker->promised_ms += ms;
+}
+
+void fleet_promises_drop(struct fleet *fleet)
+{
+    list_for_each (it, &fleet->workers)
+        list_entry(it, struct fleet_worker, link)->promised_ms = 0;
 }
 
 void fleet_view(struct fleet *fleet, const struct fleet_model *model, const struct fleet_tried *tried, bool store_up,
     uint64_t now_ns, struct fleet_view *view)
 {
+    double sending_ms[FLEET_NODES_MAX];
     uint32_t count = 0;
 
+    count_transfers(fleet, now_ns, sending_ms);
     list_for_each (it, &fleet->workers) {
         struct fleet_worker *worker = list_entry(it, struct fleet_worker, link);
 
         if (worker->model != model || count == MC_SCHED_WORKERS_MAX)
             continue;
+        for (uint32_t n = 0; n < fleet->node_count; n++)
+            worker->links[n].queue_ms = n == worker->node ? 0 : sending_ms[n]; /* what is beside it, it maps */
         fill_row(fleet, worker, tried, store_up, now_ns, &view->rows[count]);
         view->workers[count++] = worker;
     }
@@ -212,6 +298,7 @@ void fleet_view(struct fleet *fleet, const struct fleet_model *model, const stru
         .workers = view->rows,
         .worker_count = count,
         .node_count = fleet->node_count ? fleet->node_count : 1, /* not told yet: "somewhere" */
+        .copy_tokens_max = copy_tokens_max(fleet, model),
         .sequence = fleet->decisions++,
     };
 }

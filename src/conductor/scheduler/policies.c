@@ -5,11 +5,11 @@
 #include "conductor/scheduler/policies.h"
 
 static const struct mc_sched_policy policies[] = {
-    {"global", "least predicted TTFT, fetching the best prefix of the cluster where it pays (FAST'25, Algorithm 1)",
-        sched_global, sched_first_come},
     {"mooncake",
         "one queue, highest response ratio first; least predicted TTFT, given out just in time, read where it lies",
         sched_mooncake, sched_response_ratio},
+    {"global", "least predicted TTFT, fetching the best prefix of the cluster where it pays (FAST'25, Algorithm 1)",
+        sched_global, sched_first_come},
 };
 
 enum { POLICIES = sizeof policies / sizeof policies[0] };
