@@ -37,6 +37,7 @@ struct cluster_options {
     double speed;                   /* arrivals come that much faster */
     uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
     double slo_ttft_ms, slo_tbt_ms; /* 0: none */
+    int64_t never_refuse;           /* number of a request that has no SLO; -1: none */
     cluster_outcome_fn *outcome;    /* in order of the ends; may be NULL */
     void *outcome_arg;
     replay_progress_fn *progress; /* may be NULL */

@@ -80,6 +80,11 @@ static void snapshot(struct cluster *c, struct mc_sched_snapshot *out)
         .sequence = c->decisions++};
 }
 
+static double slo_of(const struct cluster *c, const struct sim_request *request, double slo_ms)
+{
+    return c->options->never_refuse == (int64_t)request->number ? 0 : slo_ms;
+}
+
 /* What the Conductor asks about it; `node_blocks` is lent to `asked`. */
 static void ask(struct cluster *c, const struct sim_request *request, uint32_t node_blocks[MODEL_PREFILL_MAX],
     struct mc_sched_request *asked)
@@ -93,8 +98,8 @@ static void ask(struct cluster *c, const struct sim_request *request, uint32_t n
         .bytes_per_token = (uint64_t)c->model->kv_token_bytes,
         .node_blocks = node_blocks,
         .prefix_blocks = prefix,
-        .slo_ttft_ms = c->options->slo_ttft_ms,
-        .slo_tbt_ms = c->options->slo_tbt_ms,
+        .slo_ttft_ms = slo_of(c, request, c->options->slo_ttft_ms),
+        .slo_tbt_ms = slo_of(c, request, c->options->slo_tbt_ms),
         .waited_ms = (double)(c->now - request->arrived) / 1e6};
 }
 
@@ -160,7 +165,7 @@ static struct sim_request *first_in_line(const struct cluster *c)
     list_for_each (it, &c->queue) {
         struct sim_request *request = list_entry(it, struct sim_request, link);
         struct mc_sched_waiting waiting = {
-            request->work_ms, (double)(c->now - request->arrived) / 1e6, c->options->slo_ttft_ms};
+            request->work_ms, (double)(c->now - request->arrived) / 1e6, slo_of(c, request, c->options->slo_ttft_ms)};
         double rank = request->asked == c->passes ? 0 : c->options->policy->rank(&waiting);
 
         if (request->asked != c->passes && (!best || rank > highest)) {

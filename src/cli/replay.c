@@ -310,6 +310,7 @@ static int run_all(struct cli *cli, const struct eviction *eviction, const struc
             .seed = (uint64_t)set->seed,
             .slo_ttft_ms = (double)set->slo_ttft_ms,
             .slo_tbt_ms = (double)set->slo_tbt_ms,
+            .never_refuse = set->never_refuse,
             .outcome = ends ? write_outcome : NULL,
             .outcome_arg = &lines,
             .progress = show_progress,

@@ -202,6 +202,8 @@ static const struct opt_row replay_rows[] = {
         .help = "requests arrive that much faster than in the trace"},
     {"seed", OPT_INT, AT(seed), "0", .min = 0, .max = 9e15, .flags = OPT_ONLY_ARGV,
         .help = "how ties are broken; other than 0: gaps between arrivals vary by 10 % too"},
+    {"never-refuse", OPT_INT, AT(never_refuse), "-1", .min = -1, .max = 9e15, .flags = OPT_ONLY_ARGV,
+        .help = "the request of this number (from 0) has no SLO: was it right to refuse it?"},
     {"strict", OPT_BOOL, AT(strict), "no", .flags = OPT_ONLY_ARGV, .help = "a bad line of the trace is an error"},
 };
 

@@ -111,7 +111,7 @@ struct settings {
     int64_t one_pool;
     bool strict;
     const char *cluster, *cache_tokens, *compare, *requests_out, *sweep;
-    int64_t prefill, decode, seed;
+    int64_t prefill, decode, seed, never_refuse;
     double speed;
 
     bool markdown;
