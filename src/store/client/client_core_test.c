@@ -418,6 +418,27 @@ static void test_suspicion_of_the_master_is_checked(void **state)
     assert_true(client_core_usable(f->core, 1)); /* one sign of life */
 }
 
+/* Somebody whom the master has lost already is not sent for, however long he is listed; when he is back he is. */
+static void test_lost_members_are_not_connected_to(void **state)
+{
+    struct fixture *f = *state;
+    struct store_member m = {.epoch = 1, .state = NODE_UNREACHABLE};
+    struct store_msg notice = {.type = MSG_MASTER_MEMBERS};
+    uint32_t connects = f->connects;
+    struct buf list;
+
+    uuid_of(NODES + 1, m.uuid);
+    for (unsigned i = 0; i < 4; i++) {
+        m.state = i < 3 ? NODE_UNREACHABLE : NODE_UP;
+        buf_init(&list, 4096);
+        store_member_put(&list, &m);
+        notice.members.list = buf_slice(&list);
+        say(f, STORE_PEER_MASTER, &notice);
+        buf_fini(&list);
+        assert_int_equal(f->connects, connects + (i == 3));
+    }
+}
+
 /* The cached location is of an object that was evicted, and its place taken: asked again, read where it lies now. */
 static void test_stale_location_is_dropped(void **state)
 {
@@ -817,6 +838,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_dead_node_fails_over_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_node_fails_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_suspicion_of_the_master_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_members_are_not_connected_to, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_location_is_dropped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stale_index_is_asked_once_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evicted_while_read_is_stale, setup, teardown),

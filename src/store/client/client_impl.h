@@ -50,6 +50,7 @@ enum health { PEER_CONNECTING, PEER_OK, PEER_SUSPECT, PEER_GONE };
 struct cpeer {
     bool used;
     bool unlisted; /* the master's last full list does not have it */
+    bool lost;     /* the master has not reached it since we know it: it costs no connection until he does */
     enum health health;
     struct store_member member;
     uint64_t heard;

@@ -256,10 +256,16 @@ static void on_member(struct client_core *core, uint64_t now, const struct store
     peer->member = *member;
     if (moved)
         set_health(core, now, number, PEER_GONE);
-    if (fresh || moved) {
+    if (fresh)
+        peer->lost = true;
+    if (moved || (peer->lost && member->state != NODE_UNREACHABLE)) {
+        peer->lost = false;
         peer->distance = core->port.distance ? core->port.distance(core->port.ctx, member) : 2;
         core->port.connect(core->port.ctx, number, member);
         set_health(core, now, number, PEER_CONNECTING);
+    } else if (peer->lost) {
+        set_health(core, now, number, PEER_GONE);
+        return;
     }
     if (member->state == NODE_SUSPECT || member->state == NODE_UNREACHABLE) {
         if (peer->health == PEER_OK && peer->heard + core->limits.suspect_ms * NS_PER_MS <= now)

@@ -311,6 +311,27 @@ static void test_owners_hear_of_promises_now_and_then(void **state)
     assert_in_range(notices, 8, 9);
 }
 
+/* A thousand embedded nodes that came and went within ten minutes leave room for the next; named ones keep their numbers. */
+static void test_lost_ephemeral_nodes_make_room(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t peer = 5;
+
+    for (uint32_t i = 0; i < STORE_NODES_MAX + 50; i++) {
+        struct store_msg msg = {.type = MSG_NODE_REGISTER, .reg = {.self = {.epoch = 1, .ephemeral = true}}};
+
+        memcpy(msg.reg.self.uuid, "ephemeral", 9);
+        memcpy(msg.reg.self.uuid + 12, &i, 4);
+        index_core_on_peer_up(f->core, f->now, peer, ROLE_NODE, msg.reg.self.uuid, 1);
+        say(f, peer, msg);
+        assert_int_equal(outbox_find(&f->out, peer, MSG_NODE_REGISTER)->status, MC_OK);
+        index_core_on_peer_down(f->core, f->now, peer);
+        tick_at(f, f->now + NS_PER_MS);
+    }
+    inventory_empty(f, 1); /* a node with an identity is who it was */
+    assert_int_equal(outbox_find(&f->out, 1, MSG_NODE_INVENTORY)->status, MC_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,6 +341,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_upsert_past_an_unreachable_owner, setup, teardown),
         cmocka_unit_test_setup_teardown(test_floor_of_a_lost_name, setup, teardown),
         cmocka_unit_test_setup_teardown(test_states_follow_silence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_ephemeral_nodes_make_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_owners_hear_of_promises_now_and_then, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_masters_own_lease, setup, teardown),

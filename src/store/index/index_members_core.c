@@ -68,23 +68,6 @@ static struct member *find(struct index_core *core, const uint8_t uuid[16])
     return NULL;
 }
 
-static struct member *create(struct index_core *core)
-{
-    for (uint32_t i = 0; i < STORE_NODES_MAX; i++) {
-        struct member *m = &core->members[i];
-
-        if (m->used)
-            continue;
-        *m = (struct member){.used = true, .redrop_at = DEADLINE_NONE, .promise_at = DEADLINE_NONE};
-        m->info.state = NODE_UNREACHABLE;
-        buf_init(&m->promises, 8 * PROMISE_BATCH);
-        if (i >= core->members_top)
-            core->members_top = i + 1;
-        return m;
-    }
-    return NULL;
-}
-
 static void push(struct index_core *core, uint64_t now, const struct member *only, const uint8_t *forgotten);
 
 static void forget(struct index_core *core, uint64_t now, struct member *m)
@@ -101,9 +84,45 @@ static void forget(struct index_core *core, uint64_t now, struct member *m)
     push(core, now, NULL, uuid);
 }
 
+/* One that will not come back, when every number is taken: of those with a UUID for one life the one that is silent for longest. */
+static struct member *replaceable(struct index_core *core)
+{
+    struct member *oldest = NULL;
+
+    for (uint32_t i = 0; i < STORE_NODES_MAX; i++) {
+        struct member *m = &core->members[i];
+
+        if (m->info.state == NODE_UNREACHABLE && m->info.ephemeral && (!oldest || m->heard < oldest->heard))
+            oldest = m;
+    }
+    return oldest;
+}
+
+static struct member *create(struct index_core *core, uint64_t now)
+{
+    struct member *m = NULL;
+
+    for (uint32_t i = 0; i < STORE_NODES_MAX && !m; i++)
+        if (!core->members[i].used)
+            m = &core->members[i];
+    if (!m) {
+        m = replaceable(core);
+        if (!m)
+            return NULL;
+        forget(core, now, m);
+    }
+    *m = (struct member){.used = true, .redrop_at = DEADLINE_NONE, .promise_at = DEADLINE_NONE};
+    m->info.state = NODE_UNREACHABLE;
+    buf_init(&m->promises, 8 * PROMISE_BATCH);
+    if (m - core->members >= core->members_top)
+        core->members_top = (uint32_t)(m - core->members) + 1;
+    return m;
+}
+
 /* ---- registration and heartbeats ---- */
 
-static enum mc_status check(struct index_core *core, uint32_t peer, const struct store_msg *msg, struct member **out)
+static enum mc_status check(
+    struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg, struct member **out)
 {
     const struct store_member *self = &msg->reg.self;
     struct member *m = find(core, self->uuid);
@@ -113,7 +132,7 @@ static enum mc_status check(struct index_core *core, uint32_t peer, const struct
     if (m && self->epoch < m->info.epoch) /* an older incarnation of somebody who is known */
         return MC_EREFUSED;
     if (!m)
-        m = create(core);
+        m = create(core, now);
     *out = m;
     return m ? MC_OK : MC_EBUSY;
 }
@@ -121,7 +140,7 @@ static enum mc_status check(struct index_core *core, uint32_t peer, const struct
 void index_on_register(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
 {
     struct member *m = NULL;
-    enum mc_status status = check(core, peer, msg, &m);
+    enum mc_status status = check(core, now, peer, msg, &m);
     struct store_msg reply = store_msg_reply(msg, status);
     bool restarted;
 
