@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -120,6 +121,12 @@ def need(program, package):
     if not path:
         raise Missing(f"no {program} (apt install {package})")
     return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def measure(row, place, rounds, tell):
