@@ -52,6 +52,9 @@ void loop_thread_stop(struct loop *loop);
 /* Is the caller the thread that runs the loop (or does it not run at all)? For assertions. */
 bool loop_in_thread(const struct loop *loop);
 
+/* Is it the loop's own (or does it not run)? Not whoever has borrowed it. */
+bool loop_at_home(const struct loop *loop);
+
 /* For the HTTP glue and other users of libevent on the same loop; they call loop_enter() first in their callbacks. From the first
  * call on the loop is not lent any more. NULL: no memory (logged). */
 struct event_base *loop_event_base(struct loop *loop);

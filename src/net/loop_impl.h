@@ -63,7 +63,6 @@ void loop_unhold(struct loop *loop);
 /* loop.c */
 void loop_own(struct loop *loop);
 void loop_disown(struct loop *loop);
-bool loop_at_home(const struct loop *loop); /* in its own thread, or while it does not run */
 void loop_wake(struct loop *loop);          /* any thread */
 void loop_run_task(struct loop *loop, struct loop_task *task);
 

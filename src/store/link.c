@@ -256,6 +256,11 @@ bool store_link_up(const struct store_link *link)
     return link->up;
 }
 
+struct loop_io *store_link_io(const struct store_link *link)
+{
+    return link->up && link->conn ? conn_io(link->conn) : NULL;
+}
+
 void *store_link_user(const struct store_link *link)
 {
     return link->user;

@@ -49,6 +49,8 @@ void store_link_move(struct store_link *link, const struct addr *addr, const str
 void store_link_cut(struct store_link *link, enum mc_status why);
 
 bool store_link_up(const struct store_link *link);
+/* For one who borrows the loop; NULL: it is not up. */
+struct loop_io *store_link_io(const struct store_link *link);
 void *store_link_user(const struct store_link *link);
 const struct addr *store_link_addr(const struct store_link *link);
 /* Why it is down: of the last attempt, MC_OK while up or at first. `text` (may be NULL): that of a refusal, "" if none. */

@@ -160,6 +160,8 @@ static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_
     pthread_mutex_unlock(&te->lock);
     if (then == THEN_WAIT && loop_borrow(te->loop))
         batch_lead(batch);
+    else if (loop_in_thread(te->loop)) /* whoever has borrowed it runs what is deferred, and nothing that is posted */
+        loop_defer(te->loop, &te->incoming_task);
     else
         loop_post(te->loop, &te->incoming_task);
     return MC_OK;

@@ -211,7 +211,6 @@ static enum mc_status te_new(const struct mc_te_opts *opts, struct mc_te **out)
     loop_task_init(&te->incoming_task, incoming_run);
     loop_task_init(&te->pump_task, pump_run);
     loop_task_init(&te->done_task, done_run);
-    te->done_task.home = true;
     loop_task_init(&te->settled_task, settled_run);
     *out = te;
     return MC_OK;
@@ -295,6 +294,7 @@ enum mc_status mc_te_create(const struct mc_te_opts *opts, struct mc_te **out)
     if (status != MC_OK)
         goto undo_loop;
     te->own_loop = true;
+    te->done_task.home = true; /* it calls strangers */
     status = loop_thread_start(loop);
     if (status != MC_OK)
         goto undo_te;
@@ -307,6 +307,19 @@ undo_te:
 undo_loop:
     loop_destroy(loop);
     return status;
+}
+
+unsigned te_peer_ios(const struct mc_peer *peer, struct loop_io **ios, unsigned max)
+{
+    unsigned count = 0;
+
+    list_for_each (it, &peer->links) {
+        struct tcp_link *link = list_entry(it, struct tcp_link, peer_link);
+
+        if (count < max && conn_ready(link->conn))
+            ios[count++] = conn_io(link->conn);
+    }
+    return count;
 }
 
 /* On the loop: everything that lives on it goes. */
@@ -329,6 +342,7 @@ static void te_stop(struct loop *loop, void *arg)
     loop_gap_unwatch(loop, &te->gap);
     batch_tell_settled(te);
     batch_run_done(te);
+    loop_defer_cancel(loop, &te->incoming_task);
     loop_defer_cancel(loop, &te->pump_task);
     loop_defer_cancel(loop, &te->done_task);
     loop_defer_cancel(loop, &te->settled_task);

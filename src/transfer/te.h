@@ -9,7 +9,8 @@
  *     te_alloc(te, 8 << 30, MC_REGION_READ, &memory);  lazily committed; memory.fd for the prefaulting thread
  *     te_peer_by_uuid(te, uuid, &peer);                then mc_transfer_submit(peer, ... MC_READ ..., done)
  *
- * Threads. An engine on a loop has no thread of its own: `done` runs on that loop. On the loop's thread everything is
+ * Threads. An engine on a loop has no thread of its own: `done` runs on that loop, also in the thread of one who has borrowed
+ * it (net/loop.h). On the loop's thread everything is
  * allowed but what waits: mc_batch_wait(), mc_transfer_sync() and mc_peer_open() (use te_peer_connect()). Functions of
  * this header: the loop's thread only, except te_key_*, te_alloc and te_peer_uuid (any). */
 #ifndef TRANSFER_TE_H
@@ -34,6 +35,9 @@ bool te_wants(const struct hello *peer);
 /* Take over a connection, inside on_hello() of the listener it came in by: sets its table and user pointer.
  * MC_OK, or MC_EBUSY (too many links of this peer), MC_ENOMEM: give it back from on_hello; `why` (may be NULL) has the text. */
 enum mc_status te_adopt(struct mc_te *te, struct conn *conn, const struct hello *peer, struct buf *why);
+
+/* What one who borrows the loop waits for when bytes are to come from this peer over tcp: its connections. How many of them. */
+unsigned te_peer_ios(const struct mc_peer *peer, struct loop_io **ios, unsigned max);
 
 /* --- memory --- */
 

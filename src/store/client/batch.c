@@ -32,7 +32,7 @@ struct mc_store_batch {
     void *arg;
     uint32_t n, left;
     bool cancelling, in_done, freed; /* the loop's */
-    _Atomic uint32_t finished;       /* futex word */
+    struct waiter waiter;
 };
 
 /* ---- the end ---- */
@@ -49,8 +49,7 @@ static void batch_end(struct mc_store_batch *batch)
             return;
         }
     }
-    atomic_store(&batch->finished, 1);
-    word_wake_all(&batch->finished);
+    waiter_tell(batch->store, &batch->waiter);
 }
 
 static void ending_finish(struct job *job)
@@ -175,6 +174,7 @@ static enum mc_status make_jobs(struct mc_store_batch *batch, uint64_t deadline_
         bj->open = batch->ops[i].result.status == MC_PENDING;
         bj->job.store = batch->store;
         bj->job.finish = op_finish;
+        bj->job.home = batch->done != NULL;
         bj->job.call.kind = CALL_OP;
         bj->job.call.deadline_ns = deadline_ns;
         bj->job.call.op = &batch->ops[i];
@@ -208,14 +208,14 @@ static enum mc_status submit_rest(struct mc_store *store, struct mc_store_op *op
     if (!batch)
         return MC_ENOMEM;
     *batch = (struct mc_store_batch){.store = store, .ops = ops, .n = n, .left = n - hits, .done = done, .arg = arg};
-    batch->ending = (struct job){.store = store, .finish = ending_finish};
+    batch->ending = (struct job){.store = store, .finish = ending_finish, .home = true};
     list_init(&jobs);
     if (batch->left > 0)
         status = make_jobs(batch, deadline_ns, &jobs);
     else if (done)
         list_push_back(&jobs, &batch->ending.link);
     else
-        atomic_store(&batch->finished, 1);
+        atomic_store(&batch->waiter.finished, 1);
     *out = batch; /* before the loop can run `done` */
     if (status == MC_OK && !list_empty(&jobs))
         status = job_submit(store, &jobs, list_length(&jobs));
@@ -225,6 +225,15 @@ static enum mc_status submit_rest(struct mc_store *store, struct mc_store_op *op
         free(batch);
     }
     return status;
+}
+
+/* Do its bytes travel apart from its messages? */
+static bool moves_bytes(const struct mc_store_op *ops, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ops[i].opcode == MC_GET || ((ops[i].opcode == MC_PUT || ops[i].opcode == MC_UPSERT) && ops[i].nspans))
+            return true;
+    return false;
 }
 
 static bool args_fit(const struct mc_store_op *ops, uint32_t n)
@@ -243,7 +252,12 @@ enum mc_status mc_store_submit(struct mc_store *store, struct mc_store_op *ops, 
     hits = writes(ops, n) ? 0 : read_hot(store, ops, n, ASYNC_COPY_MAX);
     for (uint32_t i = 0; hits == 0 && i < n; i++)
         ops[i].result = (struct mc_store_result){.status = MC_PENDING};
-    return submit_rest(store, ops, n, hits, deadline, done, arg, out);
+
+    enum mc_status status = submit_rest(store, ops, n, hits, deadline, done, arg, out);
+
+    if (status == MC_OK && (hits < n || done))
+        shell_ring(store);
+    return status;
 }
 
 enum mc_status mc_store_sync(struct mc_store *store, struct mc_store_op *ops, uint32_t n, uint32_t deadline_ms)
@@ -264,7 +278,7 @@ enum mc_status mc_store_sync(struct mc_store *store, struct mc_store_op *ops, ui
     enum mc_status status = submit_rest(store, ops, n, hits, deadline, NULL, NULL, &batch);
     if (status != MC_OK)
         return status;
-    mc_store_wait(batch, UINT32_MAX);
+    shell_wait(store, &batch->waiter, moves_bytes(ops, n));
     mc_store_batch_free(batch);
     return MC_OK;
 }
@@ -275,10 +289,10 @@ enum mc_status mc_store_wait(struct mc_store_batch *batch, uint32_t timeout_ms)
 {
     uint64_t deadline = timeout_ms == UINT32_MAX ? DEADLINE_NONE : deadline_after_ms(now_ns(), timeout_ms);
 
-    while (!atomic_load(&batch->finished)) {
+    while (!atomic_load(&batch->waiter.finished)) {
         if (deadline_passed(deadline, now_ns()))
             return MC_PENDING;
-        word_sleep(&batch->finished, 0, deadline);
+        word_sleep(&batch->waiter.finished, 0, deadline);
     }
     return MC_OK;
 }
@@ -287,7 +301,7 @@ static void cancel_on_loop(struct loop *loop, void *arg)
 {
     struct mc_store_batch *batch = arg;
 
-    if (atomic_load(&batch->finished) || batch->cancelling || batch->in_done)
+    if (atomic_load(&batch->waiter.finished) || batch->cancelling || batch->in_done)
         return;
     batch->cancelling = true;
     /* The last job's end may run `done`, which may free the batch: count what is open first. */
@@ -304,10 +318,12 @@ static void cancel_on_loop(struct loop *loop, void *arg)
 
 void mc_store_cancel(struct mc_store_batch *batch)
 {
-    if (atomic_load(&batch->finished))
+    if (atomic_load(&batch->waiter.finished))
         return;
     loop_call(batch->store->loop, cancel_on_loop, batch);
-    if (!loop_in_thread(batch->store->loop))
+    if (loop_in_thread(batch->store->loop))
+        waiters_tell(batch->store);
+    else
         mc_store_wait(batch, UINT32_MAX);
 }
 
@@ -319,7 +335,7 @@ void mc_store_batch_free(struct mc_store_batch *batch)
         batch->freed = true;
         return;
     }
-    if (!atomic_load(&batch->finished))
+    if (!atomic_load(&batch->waiter.finished))
         mc_store_cancel(batch);
     free(batch->jobs);
     free(batch);

@@ -69,6 +69,7 @@ enum mc_status mc_store_prefix_async(struct mc_store *store, const uint8_t (*ids
     p->arg = arg;
     p->job.store = store;
     p->job.finish = prefix_finish;
+    p->job.home = true;
     p->job.call.deadline_ns = deadline_after_ms(now_ns(), deadline_ms);
     prefix_call(&p->job.call, (const uint8_t(*)[16])p->ids, n, lease_ms);
     p->job.call.prefix.nodes = p->nodes;
@@ -76,7 +77,9 @@ enum mc_status mc_store_prefix_async(struct mc_store *store, const uint8_t (*ids
     list_init(&jobs);
     list_push_back(&jobs, &p->job.link);
     status = job_submit(store, &jobs, 1);
-    if (status != MC_OK)
+    if (status == MC_OK)
+        shell_ring(store);
+    else
         free(p);
     return status;
 }

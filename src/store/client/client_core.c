@@ -396,6 +396,11 @@ bool client_core_usable(const struct client_core *core, uint32_t peer)
     return peer < core->peers_top && client_peer_usable(core, peer);
 }
 
+bool client_core_awaits(const struct client_core *core, uint32_t peer)
+{
+    return peer < core->peers_top && !list_empty(&core->peers[peer].requests);
+}
+
 void client_core_stats(const struct client_core *core, struct mc_store_stats *out)
 {
     *out = core->stats;

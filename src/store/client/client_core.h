@@ -145,6 +145,9 @@ void client_core_on_gap(struct client_core *core, uint64_t now);
 /* Would a get ask this node? Not while it is suspect or gone. */
 bool client_core_usable(const struct client_core *core, uint32_t peer);
 
+/* Is an answer of this peer (STORE_PEER_MASTER, or a node) awaited? */
+bool client_core_awaits(const struct client_core *core, uint32_t peer);
+
 void client_core_stats(const struct client_core *core, struct mc_store_stats *out);
 
 /* Members as last told by the master, one by one: *at starts at 0. */

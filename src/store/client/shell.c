@@ -40,11 +40,28 @@ static bool is_put(const struct job *job)
 
 static void job_end(struct job *job)
 {
+    struct mc_store *store = job->store;
+
     if (job->started && is_put(job))
-        job->store->puts--;
+        store->puts--;
     job->started = false;
-    atomic_fetch_sub_explicit(&job->store->jobs, 1, memory_order_relaxed);
-    job->finish(job);
+    atomic_fetch_sub_explicit(&store->jobs, 1, memory_order_relaxed);
+    if (!job->home || loop_at_home(store->loop)) {
+        job->finish(job);
+        return;
+    }
+    job->ended = true;
+    list_push_back(&store->ended, &job->link);
+    loop_defer(store->loop, &store->ended_task);
+}
+
+static void on_ended(struct loop *loop, struct loop_task *task)
+{
+    struct mc_store *store = container_of(task, struct mc_store, ended_task);
+    struct list *it;
+
+    while ((it = list_pop_front(&store->ended)) != NULL)
+        list_entry(it, struct job, link)->finish(list_entry(it, struct job, link));
 }
 
 static void job_fail(struct job *job, enum mc_status status)
@@ -208,6 +225,11 @@ void job_cancel(struct job *job)
 {
     struct mc_store *store = job->store;
 
+    if (job->ended) {
+        list_del(&job->link);
+        job->finish(job);
+        return;
+    }
     if (!job->started) {
         pthread_mutex_lock(&store->lock);
         list_del(&job->link);
@@ -236,44 +258,114 @@ enum mc_status job_submit(struct mc_store *store, struct list *jobs, uint32_t co
     else
         list_splice_back(&store->intake, jobs);
     pthread_mutex_unlock(&store->lock);
-    if (status == MC_OK)
-        loop_post(store->loop, &store->intake_task);
-    else
+    if (status != MC_OK)
         atomic_fetch_sub_explicit(&store->jobs, count, memory_order_relaxed);
     return status;
 }
 
-struct waiting_job {
-    struct job *job;
-    _Atomic uint32_t finished;
-};
+void shell_ring(struct mc_store *store)
+{
+    loop_post(store->loop, &store->intake_task);
+}
+
+/* ---- waiting ---- */
+
+void waiter_tell(struct mc_store *store, struct waiter *waiter)
+{
+    if (waiter->leads) { /* he looks when he owns the loop, perhaps now */
+        atomic_store(&waiter->finished, 1);
+        loop_lead_kick(store->loop);
+        return;
+    }
+    list_push_back(&store->told, &waiter->link);
+    loop_defer(store->loop, &store->told_task);
+}
+
+void waiters_tell(struct mc_store *store)
+{
+    struct list *it;
+
+    while ((it = list_pop_front(&store->told)) != NULL) {
+        struct waiter *waiter = list_entry(it, struct waiter, link);
+
+        atomic_store(&waiter->finished, 1); /* he may be gone now; waking an address nobody waits at is harmless */
+        word_wake_all(&waiter->finished);
+    }
+}
+
+static void on_told(struct loop *loop, struct loop_task *task)
+{
+    waiters_tell(container_of(task, struct mc_store, told_task));
+}
+
+/* By which connections come the answers that are awaited now, and the bytes after them? */
+static unsigned answers(const struct mc_store *store, bool bytes, struct loop_io *ios[LOOP_LED_MAX])
+{
+    unsigned count = 0;
+
+    if (client_core_awaits(store->core, STORE_PEER_MASTER) && store_link_io(store->master))
+        ios[count++] = store_link_io(store->master);
+    for (uint32_t i = 1; i < store->nodes_top; i++) {
+        const struct node *node = store->nodes[i];
+
+        if (!node || !node->announced)
+            continue;
+        if (count < LOOP_LED_MAX && client_core_awaits(store->core, i))
+            ios[count++] = store_link_io(node->link);
+        if (bytes && node->path == MC_PATH_TCP)
+            count += te_peer_ios(node->engine, ios + count, LOOP_LED_MAX - count);
+    }
+    return count;
+}
+
+/* In the loop's place. */
+static void lead(struct mc_store *store, struct waiter *waiter, bool bytes)
+{
+    struct loop_io *ios[LOOP_LED_MAX];
+
+    waiter->leads = true;
+    take_intake(store);
+    pump(store);
+    set_wake(store);
+    if (!atomic_load(&waiter->finished) && loop_lead_begin(store->loop, ios, answers(store, bytes, ios)))
+        while (!atomic_load(&waiter->finished) && loop_lead_wait(store->loop))
+            ;
+    waiter->leads = false;
+    loop_return(store->loop);
+}
+
+void shell_wait(struct mc_store *store, struct waiter *waiter, bool bytes)
+{
+    assert(!loop_in_thread(store->loop));
+    if (loop_borrow(store->loop))
+        lead(store, waiter, bytes);
+    else
+        shell_ring(store);
+    while (!atomic_load(&waiter->finished))
+        word_sleep(&waiter->finished, 0, DEADLINE_NONE);
+}
 
 static void wake_waiter(struct job *job)
 {
-    struct waiting_job *waiting = job->call.user;
-
-    atomic_store(&waiting->finished, 1);
-    word_wake_all(&waiting->finished);
+    waiter_tell(job->store, job->call.user);
 }
 
 enum mc_status job_run(struct mc_store *store, struct job *job, uint32_t deadline_ms)
 {
-    struct waiting_job waiting = {.job = job};
+    struct waiter waiter = {0};
     struct list jobs;
     enum mc_status status;
 
-    assert(!loop_in_thread(store->loop));
     job->store = store;
     job->finish = wake_waiter;
-    job->call.user = &waiting;
+    job->call.user = &waiter;
     job->call.deadline_ns = deadline_after_ms(now_ns(), deadline_ms);
     list_init(&jobs);
     list_push_back(&jobs, &job->link);
     status = job_submit(store, &jobs, 1);
     if (status != MC_OK)
         return status;
-    while (atomic_load(&waiting.finished) == 0)
-        word_sleep(&waiting.finished, 0, DEADLINE_NONE);
+    shell_wait(store, &waiter, job->call.kind == CALL_PART_WRITE);
     return job->call.status;
 }
 
@@ -352,6 +444,11 @@ enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store *
     list_init(&store->ready);
     list_init(&store->ready_puts);
     list_init(&store->intake);
+    list_init(&store->ended);
+    list_init(&store->told);
+    loop_task_init(&store->ended_task, on_ended);
+    store->ended_task.home = true;
+    loop_task_init(&store->told_task, on_told);
     loop_task_init(&store->intake_task, on_intake);
     loop_task_init(&store->settle_task, on_settle);
     loop_timer_init(&store->wake, on_wake);

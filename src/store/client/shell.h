@@ -7,7 +7,8 @@
  *        `-------- hot (hot.h)               objects of this host's nodes that callers read without the loop
  *
  * A job is a client_call with somebody who waits for it. Callers put jobs into `intake` (lock) and ring; the loop moves them to
- * `ready` and gives them to the core, as many as it takes; what comes out of client_core_done() is finished.
+ * `ready` and gives them to the core, as many as it takes; what comes out of client_core_done() is finished. A caller who is going to wait
+ * borrows the loop when it sleeps, does that himself, and takes the answers in at their sockets (shell_wait()).
  *
  * A node is announced to the core (on_peer_up) when its control link is up, it has told its segments, and a probe read has come
  * back through the engine: from then on it can also pull from us.
@@ -32,8 +33,17 @@ struct job {
     struct mc_store *store;
     struct list link; /* intake or ready */
     bool started;
+    bool home;  /* `finish` calls the application: on the loop's own thread only, not in that of a borrower */
+    bool ended; /* its results are there, it waits in store->ended for that thread */
     /* On the loop, once; call.status and the call's results are set. The job may be freed. */
     void (*finish)(struct job *job);
+};
+
+/* Somebody who waits until his jobs are finished. */
+struct waiter {
+    _Atomic uint32_t finished; /* futex word */
+    bool leads;                /* the loop's: he is at the sockets, in the loop's place */
+    struct list link;          /* store->told */
 };
 
 struct node_segments {
@@ -72,8 +82,10 @@ struct mc_store {
     struct list ready;      /* jobs the core has not taken yet */
     struct list ready_puts; /* those that put */
     uint32_t puts;          /* in the core */
+    struct list ended;      /* jobs for the loop's own thread */
+    struct list told;       /* waiters to be woken at the end of the turn */
     struct store_reads reads;
-    struct loop_task intake_task, settle_task, touch_task;
+    struct loop_task intake_task, settle_task, touch_task, ended_task, told_task;
     struct loop_timer wake, touch_timer;
     struct loop_gap gap;
 
@@ -85,8 +97,17 @@ struct mc_store {
     _Atomic uint32_t jobs;      /* in intake, ready or the core */
 };
 
-/* Any thread. MC_OK: it will be finished. MC_ECLOSED: store is closing. MC_AGAIN: too many. */
+/* Any thread. MC_OK: it will be finished; the loop has to be told, by shell_ring() or shell_wait(). MC_ECLOSED: store is closing.
+ * MC_AGAIN: too many. */
 enum mc_status job_submit(struct mc_store *store, struct list *jobs, uint32_t count);
+void shell_ring(struct mc_store *store);
+
+/* Any other thread than the loop's: wait for what was submitted. `bytes`: large ones may come or go over tcp. */
+void shell_wait(struct mc_store *store, struct waiter *waiter, bool bytes);
+
+/* On the loop: his word becomes 1 at the end of the turn. By then he may find the loop asleep, to borrow it for what he does next. */
+void waiter_tell(struct mc_store *store, struct waiter *waiter);
+void waiters_tell(struct mc_store *store); /* those now */
 
 /* On the loop: give it up; finished (MC_ECANCELED, or what it came to) before this returns. */
 void job_cancel(struct job *job);
