@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "compat/store/client_impl.h"
+#include "store/client/own.h"
 
 #define SEGMENT_MIN (1ull << 20) /* of our nodes */
 #define SEGMENT_MAX (1ull << 30) /* one memfd, unless that would be too many of them */
@@ -206,6 +207,8 @@ static enum mc_status start(
     status = start_node(client, plan, setup);
     if (status == MC_OK)
         status = wait_for_node(client, plan->connect_ms);
+    if (status == MC_OK)
+        mc_store_own(client->store, client->node);
     return status;
 }
 

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "compat/store/client_impl.h"
+#include "store/client/shell.h"
 #include "store/index/master.h"
 
 enum { THREADS = 6, ROUNDS = 60, SIZE = 100000 };
@@ -209,6 +210,55 @@ static void segment_of_several_files(void **state)
     compat_client_destroy(reader);
 }
 
+static void put_text(struct compat_client *client, const char *name, const char *text, unsigned flags)
+{
+    struct compat_config own = {.replicas = 1, .same_node = true};
+    struct mc_span span = {(void *)(uintptr_t)text, strlen(text)};
+    struct compat_put put = {.key = {name, strlen(name)}, .spans = &span, .nspans = 1};
+
+    assert_int_equal(compat_put(client, &put, 1, &own, flags), COMPAT_OK);
+}
+
+static uint64_t read_by_callers(const struct compat_client *client)
+{
+    return atomic_load(&client->store->hot.gets);
+}
+
+/* What lies in the caller's own segment is read without asking anybody; it is promised all the same, and an upsert elsewhere is seen by the
+ * first get after it was acknowledged. */
+static void own_segment_is_read_in_place(void **state)
+{
+    struct compat_client *owner = client_new(16 << 20), *other = client_new(16 << 20);
+    struct compat_key key = {"mine", 4};
+    char into[16], name[COMPAT_HOST_MAX];
+    uint64_t read;
+    int removed;
+
+    compat_client_hostname(other, name);
+    while (!compat_segment_there(owner, name))
+        usleep(1000);
+    put_text(owner, "mine", "first", 0);
+    read = read_by_callers(owner);
+    for (int i = 0; i < 1000 && read_by_callers(owner) == read; i++) /* the node's loop may be busy now and then */
+        assert_int_equal(read_key(owner, "mine", into, sizeof(into)), 5);
+    assert_true(read_by_callers(owner) > read);
+    assert_memory_equal(into, "first", 5);
+    assert_int_equal(
+        read_key(owner, "mine", into, 2), COMPAT_INVALID_PARAMS); /* too small, and no reason to look elsewhere */
+    compat_remove(owner, &key, 1, false, &removed);
+    assert_int_equal(removed, COMPAT_HAS_LEASE);
+    for (int i = 0; i < 100; i++) {
+        char text[16];
+
+        snprintf(text, sizeof(text), "value %d", i);
+        put_text(i % 2 ? owner : other, "mine", text, COMPAT_UPSERT);
+        assert_int_equal(read_key(owner, "mine", into, sizeof(into)), strlen(text));
+        assert_memory_equal(into, text, strlen(text));
+    }
+    compat_client_destroy(owner);
+    compat_client_destroy(other);
+}
+
 /* Turn over one bit wherever `text` lies in this client's segment. */
 static unsigned flip(struct compat_client *client, const char *text, size_t len)
 {
@@ -284,6 +334,7 @@ int main(void)
         cmocka_unit_test(set_up_and_closed_by_many),
         cmocka_unit_test(sessions_end_with_the_client),
         cmocka_unit_test(segment_of_several_files),
+        cmocka_unit_test(own_segment_is_read_in_place),
         cmocka_unit_test(flipped_bits_are_never_read),
     };
 

@@ -150,10 +150,13 @@ static uint32_t read_hot(struct mc_store *store, struct mc_store_op *ops, uint32
         bool ring;
 
         ops[i].result = (struct mc_store_result){.status = MC_PENDING};
-        if (bytes >= bytes_max || !hot_read(&store->hot, store->ns, &ops[i], &ring))
+        if (bytes >= bytes_max)
+            continue;
+        if (hot_read(&store->hot, store->ns, &ops[i], &ring))
+            touched |= ring;
+        else if (!own_read(store, &ops[i]))
             continue;
         bytes += ops[i].result.length;
-        touched |= ring;
         hits++;
     }
     if (touched)

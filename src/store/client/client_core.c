@@ -277,6 +277,7 @@ static void simple_run(struct client_core *core, uint64_t now, struct client_pri
     } else {
         msg.type = MSG_MASTER_REMOVE;
         msg.remove = (struct store_remove){p->key, call->op->force};
+        client_lookups_flush(core, now); /* what was asked before is promised before */
         client_uncache(core, &p->key, 0);
     }
     p->stage = STAGE_ASK;

@@ -261,20 +261,22 @@ static bool fits(const struct mc_store_op *op, uint64_t length)
     return op->nranges > 0 || room >= length;
 }
 
-static bool copy_verified(
-    const uint8_t *object, const struct hot_entry *e, const struct store_key *key, const struct mc_store_op *op)
+bool hot_copy(const uint8_t *object, const struct store_key *key, uint32_t head_len, uint64_t length,
+    uint64_t generation, const struct mc_store_op *op)
 {
     uint8_t head[OBJECT_HEADER_SMALL] __attribute__((aligned(8)));
     struct object_header header;
 
-    memcpy(head, object, e->head);
-    if (object_parse(head, e->head, &header) != MC_OK || object_is(&header, key, e->generation) != MC_OK ||
-        header.length != e->length)
+    if (head_len > sizeof(head) || !fits(op, length))
+        return false;
+    memcpy(head, object, head_len);
+    if (object_parse(head, head_len, &header) != MC_OK || object_is(&header, key, generation) != MC_OK ||
+        header.length != length)
         return false;
     for (uint32_t i = 0; i < op->nranges; i++)
-        if (!copy_range(&header, object + e->head, &op->ranges[i]))
+        if (!copy_range(&header, object + head_len, &op->ranges[i]))
             return false;
-    return op->nranges > 0 || copy_whole(&header, object + e->head, op);
+    return op->nranges > 0 || copy_whole(&header, object + head_len, op);
 }
 
 static bool add_touch(struct hot *hot, const struct hot_entry *e)
@@ -311,19 +313,19 @@ bool hot_read(struct hot *hot, uint32_t ns, struct mc_store_op *op, bool *touche
         seen = *e;
     }
     set_unlock(hot, set);
-    if (!e || !fits(op, seen.length))
+    if (!e)
         return false;
 
     uint8_t uuid[16];
     pthread_rwlock_rdlock(&hot->nodes_lock);
     const uint8_t *object = mapped(hot, &seen);
     if (object) {
-        good = copy_verified(object, &seen, &key, op);
+        good = hot_copy(object, &key, seen.head, seen.length, seen.generation, op);
         memcpy(uuid, hot->nodes[seen.peer]->uuid, 16);
     }
     pthread_rwlock_unlock(&hot->nodes_lock);
     if (!good) {
-        if (object)
+        if (object && fits(op, seen.length))
             forget(hot, &seen);
         return false;
     }

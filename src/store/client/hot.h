@@ -71,6 +71,11 @@ void hot_learn(struct hot *hot, uint32_t peer, uint32_t segment, uint64_t offset
  * the destination is undefined. *touched: the caller should ring the loop, hints wait to be sent. */
 bool hot_read(struct hot *hot, uint32_t ns, struct mc_store_op *op, bool *touched);
 
+/* Copy an object out of mapped memory, into op's spans or ranges, and verify it as every reader does. False: it is not the object of this
+ * key and generation, or it does not fit. */
+bool hot_copy(const uint8_t *object, const struct store_key *key, uint32_t head_len, uint64_t length,
+    uint64_t generation, const struct mc_store_op *op);
+
 /* Hints gathered so far, at most HOT_TOUCHES; they are forgotten here. */
 uint32_t hot_touches(struct hot *hot, struct hot_touch *out);
 

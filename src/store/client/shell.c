@@ -453,6 +453,7 @@ enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store *
     loop_task_init(&store->settle_task, on_settle);
     loop_timer_init(&store->wake, on_wake);
     store->gap.fn = on_gap;
+    store->own.promises = opts->get_promises;
     store->loop = loop_create("mc-store");
     if (store->loop && loop_timer_reserve(store->loop, 1) == MC_OK)
         status = shell_open(store, opts);

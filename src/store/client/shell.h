@@ -24,6 +24,7 @@
 #include "net/loop.h"
 #include "store/client/client_core.h"
 #include "store/client/hot.h"
+#include "store/client/own.h"
 #include "store/link.h"
 #include "store/reads.h"
 #include "transfer/te.h"
@@ -78,6 +79,7 @@ struct mc_store {
     struct node **nodes;               /* by peer number; NULL: none */
     uint32_t nodes_max, nodes_top, ns; /* no node at nodes_top or above */
     struct hot hot;
+    struct own own;
 
     struct list ready;      /* jobs the core has not taken yet */
     struct list ready_puts; /* those that put */

@@ -551,6 +551,17 @@ void store_node_status(struct store_node *node, struct store_node_status *out)
     out->prefaulted = prefault_progress(node->prefault);
 }
 
+bool store_node_find(struct store_node *node, const struct store_key *key, struct node_place *place)
+{
+    bool found;
+
+    if (!loop_borrow(node->loop))
+        return false;
+    found = node_core_find(node->core, loop_now_ns(node->loop), key, place);
+    loop_return(node->loop);
+    return found;
+}
+
 bool store_node_segment(const struct store_node *node, uint32_t index, void **addr, uint64_t *size)
 {
     if (index >= node->segments)

@@ -304,6 +304,22 @@ bool node_core_quiet(const struct node_core *core)
            list_empty(&core->upserts) && !core->reporting && core->gone.len == 0;
 }
 
+bool node_core_find(struct node_core *core, uint64_t now, const struct store_key *key, struct node_place *out)
+{
+    struct obj *obj = core->registered ? node_obj_find(core, key) : NULL;
+
+    if (!obj || obj->state != OBJ_PRESENT)
+        return false;
+    if (obj->evictable)
+        evict_touch(core->evict, obj->slot, now);
+    *out = (struct node_place){.object = obj->at,
+        .head = obj->header_len,
+        .length = obj->length,
+        .generation = obj->generation,
+        .version = obj->version};
+    return true;
+}
+
 bool node_core_object(const struct node_core *core, uint32_t *at, struct node_object *out)
 {
     for (; *at < core->slots; ++*at) {

@@ -71,6 +71,15 @@ void node_core_ledger(const struct node_core *core, struct store_ledger *out); /
 /* Nothing in flight, nothing waiting for a verdict? */
 bool node_core_quiet(const struct node_core *core);
 
+/* Where readers may read the object of a key, as this node and its master agree now; counts as a read. False: it is not there, or
+ * the master is not, who would have the last word. */
+struct node_place {
+    const uint8_t *object; /* header, chunk table, payload */
+    uint32_t head;         /* bytes of the first two */
+    uint64_t length, generation, version;
+};
+bool node_core_find(struct node_core *core, uint64_t now, const struct store_key *key, struct node_place *out);
+
 /* Objects that are there, one by one, for tools and tests: *at starts at 0. The name is lent until the next event. */
 struct node_object {
     struct store_entry entry;
