@@ -82,6 +82,18 @@ int compat_unregister(struct compat_client *client, const void *addr);
 /* How many bytes are registered from `addr` on; 0: none. */
 uint64_t compat_registered(struct compat_client *client, const void *addr);
 
+/* ---- more memory for the pool ---- */
+
+enum { COMPAT_SEGMENT_ID = 37 }; /* with its NUL */
+
+/* `size` bytes beside the segment of setup, under the same name, until they are taken back or the client is closed.
+ * COMPAT_INTERNAL: none at all, or no memory. */
+int compat_segment_mount(struct compat_client *client, uint64_t size, char id[COMPAT_SEGMENT_ID]);
+
+/* Take it back; its objects go with it. For `grace_s` seconds they can still be read, while nothing new comes. COMPAT_INTERNAL: there
+ * is none of that id. */
+int compat_segment_unmount(struct compat_client *client, const char *id, uint32_t grace_s);
+
 /* ---- objects ---- */
 
 struct compat_key {

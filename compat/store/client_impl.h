@@ -31,18 +31,29 @@ struct compat_session {
     char name[MC_NAME_MAX];
 };
 
+/* settings.c: what the arguments and the environment mean. */
+struct compat_plan {
+    char listen[300], master[300], name_host[256];
+    uint16_t port; /* 0: take one of the range */
+    uint16_t port_min, port_max;
+    uint32_t tries, connect_ms;
+    const char *transport;
+    uint32_t ns;
+};
+
 struct compat_client {
     pthread_mutex_t lock;
     pthread_cond_t left; /* a call left, or a state changed */
     pid_t pid;           /* who set it up; another one is a child in which no thread of ours lives */
     /* guarded by lock */
     enum compat_state state;
-    struct list calls, sessions;
+    struct list calls, sessions, segments;
     struct compat_region *regions; /* by address */
     size_t region_count, region_max;
     /* set while nobody is inside, read by who is */
     struct mc_store *store;
-    struct store_node *node;
+    struct store_node *node; /* of setup; NULL: without a segment */
+    struct compat_plan plan;
     uint64_t local_buffer;
     uint32_t put_ms, get_ms, ask_ms;
     void *pool; /* of setup_dummy(); its use is guarded by lock */
@@ -65,17 +76,15 @@ static inline void compat_hull(uintptr_t *from, uintptr_t *to, const void *addr,
     *to = at + len > *to ? at + len : *to;
 }
 
-/* settings.c: what the arguments and the environment mean. */
-struct compat_plan {
-    char listen[300], master[300], name_host[256];
-    uint16_t port; /* 0: take one of the range */
-    uint16_t port_min, port_max;
-    uint32_t tries, connect_ms;
-    const char *transport;
-    uint32_t ns;
-};
+/* settings.c */
 int compat_plan(const struct compat_setup *setup, struct compat_plan *plan);
 uint32_t compat_env_u32(const char *name, uint32_t fallback);
+
+/* segments.c: a node of this process, not yet serving; until the master and the client know it; on close. */
+enum mc_status compat_node_create(
+    const struct compat_plan *plan, uint64_t memory, uint16_t port, const char *name, struct store_node **out);
+enum mc_status compat_node_wait(struct mc_store *store, const struct store_node *node, uint32_t timeout_ms);
+void compat_segments_drop(struct compat_client *client);
 
 /* dummy.c */
 void compat_pool_free(struct compat_client *client);

@@ -2,18 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "compat/store/client_impl.h"
 #include "store/client/own.h"
-
-#define SEGMENT_MIN (1ull << 20) /* of our nodes */
-#define SEGMENT_MAX (1ull << 30) /* one memfd, unless that would be too many of them */
-enum { SEGMENTS = 200, ROWS_MAX = 1024 };
 
 /* ---- who is inside ---- */
 
@@ -61,6 +55,7 @@ struct compat_client *compat_client_create(void)
     pthread_cond_init(&client->left, NULL);
     list_init(&client->calls);
     list_init(&client->sessions);
+    list_init(&client->segments);
     client->pid = getpid();
     return client;
 }
@@ -86,6 +81,7 @@ static void become_ours(struct compat_client *client)
     pthread_cond_init(&client->left, NULL);
     list_init(&client->calls);
     list_init(&client->sessions);
+    list_init(&client->segments);
     client->region_count = 0;
     client->store = NULL;
     client->node = NULL;
@@ -95,26 +91,6 @@ static void become_ours(struct compat_client *client)
 }
 
 /* ---- set up ---- */
-
-static enum mc_status node_at(struct compat_client *client, const struct compat_plan *plan,
-    const struct compat_setup *setup, uint16_t port, const char *name)
-{
-    uint64_t memory = setup->global_segment_size < SEGMENT_MIN ? SEGMENT_MIN : setup->global_segment_size;
-    char listen[320];
-    struct store_node_opts opts = {
-        .listen = listen,
-        .master = plan->master,
-        .name = name,
-        .transport = plan->transport,
-        .memory = memory,
-        .segment_size = memory / SEGMENTS > SEGMENT_MAX ? memory / SEGMENTS : SEGMENT_MAX,
-        .ephemeral = true,
-        .no_prefault = true,
-    };
-
-    snprintf(listen, sizeof(listen), strchr(plan->listen, ':') ? "[%s]:%u" : "%s:%u", plan->listen, port);
-    return store_node_create(&opts, &client->node);
-}
 
 static void name_client(struct compat_client *client, const struct compat_plan *plan, uint16_t port)
 {
@@ -135,53 +111,29 @@ static uint16_t random_port(const struct compat_plan *plan)
 static enum mc_status start_node(
     struct compat_client *client, const struct compat_plan *plan, const struct compat_setup *setup)
 {
+    uint64_t memory = setup->global_segment_size;
     enum mc_status status = MC_EEXIST;
 
     if (plan->port) {
         uint16_t port = setup->name_only ? 0 : plan->port;
 
         name_client(client, plan, plan->port);
-        status = setup->global_segment_size ? node_at(client, plan, setup, port, client->hostname) : MC_OK;
+        status = memory ? compat_node_create(plan, memory, port, client->hostname, &client->node) : MC_OK;
         if (status == MC_EEXIST && port) {
             log_warn("compat: port %u of %s is taken: the segment of that name listens at another", plan->port,
                 client->hostname);
-            status = node_at(client, plan, setup, 0, client->hostname);
+            status = compat_node_create(plan, memory, 0, client->hostname, &client->node);
         }
     } else {
         for (uint32_t i = 0; i < plan->tries && status == MC_EEXIST; i++) {
             uint16_t port = random_port(plan);
 
             name_client(client, plan, port);
-            status = setup->global_segment_size ? node_at(client, plan, setup, port, client->hostname) : MC_OK;
+            status = memory ? compat_node_create(plan, memory, port, client->hostname, &client->node) : MC_OK;
         }
     }
     if (status == MC_OK && client->node)
         status = store_node_start(client->node);
-    return status;
-}
-
-/* Puts go to the own segment at once: so wait until the client has heard of it. */
-static enum mc_status wait_for_node(struct compat_client *client, uint32_t timeout_ms)
-{
-    const struct timespec pause = {.tv_nsec = 1000000};
-    uint64_t deadline = deadline_after_ms(now_ns(), timeout_ms);
-    struct mc_node_info *rows = client->node ? malloc(ROWS_MAX * sizeof(*rows)) : NULL;
-    enum mc_status status = !client->node ? MC_OK : rows ? MC_PENDING : MC_ENOMEM;
-
-    while (status == MC_PENDING) {
-        uint32_t n = ROWS_MAX;
-
-        if (now_ns() >= deadline)
-            status = MC_ETIMEDOUT;
-        if (mc_store_nodes(client->store, timeout_ms, rows, &n) != MC_OK)
-            n = 0;
-        for (uint32_t i = 0; i < n; i++)
-            if (memcmp(rows[i].uuid, store_node_uuid(client->node), 16) == 0 && rows[i].state == 0)
-                status = MC_OK;
-        if (status == MC_PENDING)
-            nanosleep(&pause, NULL);
-    }
-    free(rows);
     return status;
 }
 
@@ -205,9 +157,10 @@ static enum mc_status start(
         return status;
     }
     status = start_node(client, plan, setup);
-    if (status == MC_OK)
-        status = wait_for_node(client, plan->connect_ms);
-    if (status == MC_OK)
+    if (status == MC_OK &&
+        client->node) /* puts go to the own segment at once: so wait until the client has heard of it */
+        status = compat_node_wait(client->store, client->node, plan->connect_ms);
+    if (status == MC_OK && client->node)
         mc_store_own(client->store, client->node);
     return status;
 }
@@ -216,6 +169,7 @@ static void stop(struct compat_client *client)
 {
     if (client->store)
         mc_store_close(client->store);
+    compat_segments_drop(client);
     store_node_destroy(client->node);
     client->store = NULL;
     client->node = NULL;
@@ -261,6 +215,7 @@ int compat_client_setup(struct compat_client *client, const struct compat_setup 
     client->put_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_PUT_MS / 1000) * 1000;
     client->get_ms = compat_env_u32("MC_TRANSFER_TIMEOUT", COMPAT_GET_MS / 1000) * 1000;
     client->ask_ms = compat_env_u32("MC_RPC_TIMEOUT_MS", COMPAT_ASK_MS);
+    client->plan = plan;
     status = start(client, &plan, setup);
     if (status != MC_OK)
         stop(client);
@@ -282,6 +237,7 @@ int compat_client_close(struct compat_client *client)
         return COMPAT_OK;
     }
     client->state = COMPAT_CLOSING;
+    pthread_cond_broadcast(&client->left);
     pthread_mutex_unlock(&client->lock);
     mc_store_shutdown(client->store); /* those inside return */
     pthread_mutex_lock(&client->lock);

@@ -3,6 +3,7 @@
     python -m mooncake.mooncake_store_service [--config FILE] [-D NAME=VALUE]... [--port 8080] [--max-wait-time 60]
 
     PUT /api/put {"key", "value"}     GET /api/get/KEY     GET /api/exist/KEY     DELETE /api/remove/KEY     DELETE /api/remove_all
+    POST /api/mount {"size"}          POST /api/unmount {"segment_ids", "grace_period_seconds"}
 
 It listens on 127.0.0.1; another address by MOONCAKE_SERVICE_HOST, where every interface also needs MOONCAKE_INSECURE=1: nothing is
 authenticated. SIGTERM and SIGINT end it, and what its segment holds.
@@ -26,7 +27,7 @@ logger = logging.getLogger("mooncake_store_service")
 
 BODY_MAX = 1 << 30
 ENDS = {signal.SIGTERM, signal.SIGINT}
-ABSENT = ("mount", "unmount", "mount_shm", "unmount_shm", "unmount_local_disk", "reconfigure")
+ABSENT = ("mount_shm", "unmount_shm", "unmount_local_disk", "reconfigure")
 
 
 class Failure(Exception):
@@ -43,12 +44,17 @@ class Handler(BaseHTTPRequestHandler):
 
     # ---- what is asked ----
 
-    def put(self, _):
+    def asked(self):
+        """The body as a dict; empty when it is JSON, but no object."""
         try:
-            asked = json.loads(self.body())
+            value = json.loads(self.body())
         except ValueError as error:
             raise Failure(500, str(error)) from None
-        key, value = (asked.get("key"), asked.get("value")) if isinstance(asked, dict) else (None, None)
+        return value if isinstance(value, dict) else {}
+
+    def put(self, _):
+        asked = self.asked()
+        key, value = asked.get("key"), asked.get("value")
         if not key or value is None:
             raise Failure(400, "Missing key or value")
         if not isinstance(key, str) or not isinstance(value, str):
@@ -77,10 +83,32 @@ class Handler(BaseHTTPRequestHandler):
             raise Failure(500, "Remove operation failed")
         self.answer(200, {"status": f"success removed {gone} keys"})
 
+    def mount(self, _):
+        size = self.asked().get("size")
+        if not isinstance(size, int) or size <= 0:
+            raise Failure(400, "Missing or invalid size")
+        result = self.store.allocate_and_mount_segment(size)
+        if result["ret"] != 0:
+            raise Failure(500, f"Allocate and mount failed, ret={result['ret']}")
+        self.answer(200, {"status": "success", "segment_ids": result["segment_ids"]})
+
+    def unmount(self, _):
+        asked = self.asked()
+        ids, grace = asked.get("segment_ids"), asked.get("grace_period_seconds", 0)
+        ids = [ids] if isinstance(ids, str) else ids
+        if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
+            raise Failure(400, "Missing segment_ids")
+        if not isinstance(grace, int) or grace < 0:
+            raise Failure(400, "Invalid grace_period_seconds")
+        result = self.store.unmount_and_free_segment(ids, grace)
+        if result != 0:
+            raise Failure(500, f"Unmount and free failed, ret={result}")
+        self.answer(200, {"status": "success"})
+
     # ---- HTTP ----
 
     ROUTES = {("PUT", "put"): put, ("GET", "get"): get, ("GET", "exist"): exist, ("DELETE", "remove"): remove,
-              ("DELETE", "remove_all"): remove_all}
+              ("DELETE", "remove_all"): remove_all, ("POST", "mount"): mount, ("POST", "unmount"): unmount}
     WITH_KEY = ("get", "exist", "remove")
 
     def handle_request(self):

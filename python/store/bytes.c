@@ -6,11 +6,6 @@
 
 enum { HINT_MIN = 4096, HINT_MAX = 8 << 20, GROWN = 4 };
 
-static struct compat_client *client_of(PyObject *self)
-{
-    return ((struct store_object *)self)->client;
-}
-
 /* ---- put ---- */
 
 static int put_spans(PyObject *self, const struct compat_key *key, const struct mc_span *spans, size_t n,

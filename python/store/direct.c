@@ -4,11 +4,6 @@
 
 #include "store.h"
 
-static struct compat_client *client_of(PyObject *self)
-{
-    return ((struct store_object *)self)->client;
-}
-
 static void *at(uint64_t address)
 {
     return (void *)(uintptr_t)address;

@@ -5,11 +5,6 @@
 #include "compat/program/flags.h"
 #include "store.h"
 
-static struct compat_client *client_of(PyObject *self)
-{
-    return ((struct store_object *)self)->client;
-}
-
 /* ---- set up ---- */
 
 /* setup() of one dict: values of any type, as their str(). */

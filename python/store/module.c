@@ -66,8 +66,8 @@ enum { METHODS_MAX = 128 };
 static PyMethodDef *all_methods(void)
 {
     static PyMethodDef all[METHODS_MAX + 1];
-    PyMethodDef *const lists[] = {
-        store_life_methods, store_bytes_methods, store_direct_methods, store_ranges_methods, store_missing_methods};
+    PyMethodDef *const lists[] = {store_life_methods, store_bytes_methods, store_direct_methods, store_ranges_methods,
+        store_segments_methods, store_missing_methods};
     size_t n = 0;
 
     for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++)

@@ -7,11 +7,6 @@
 
 #include "store.h"
 
-static struct compat_client *client_of(PyObject *self)
-{
-    return ((struct store_object *)self)->client;
-}
-
 /* ---- get_into_ranges: [buffer][key][range] ---- */
 
 /* One key into one buffer. Everything has at least as many numbers as sizes, or `fits` is false. */

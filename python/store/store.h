@@ -8,6 +8,7 @@
  *     bytes.c      put and get of bytes and buffers
  *     direct.c     put from and get into addresses
  *     ranges.c     parts of objects, sessions
+ *     segments.c   more memory for the pool
  *     missing.c    what the existing class has and this one not yet
  *
  * A method takes its arguments apart, holds what must not go away, releases the GIL, calls compat/store, takes it again and
@@ -33,6 +34,11 @@ struct store_object {
     _Atomic uint64_t hint; /* size of the last object read: what get() makes room for before it knows better */
 };
 
+static inline struct compat_client *client_of(PyObject *self)
+{
+    return ((struct store_object *)self)->client;
+}
+
 /* Run one statement while other threads of Python may run. */
 #define WITHOUT_GIL(statement)                                                                                         \
     do {                                                                                                               \
@@ -49,7 +55,7 @@ struct store_object {
 #define METHOD0(name)                  #name, (PyCFunction)(void (*)(void))name, METH_NOARGS
 
 extern PyMethodDef store_life_methods[], store_bytes_methods[], store_direct_methods[], store_ranges_methods[],
-    store_missing_methods[];
+    store_segments_methods[], store_missing_methods[];
 
 /* ---- args.c ---- */
 

@@ -123,6 +123,16 @@ def configs(s):
         yield f"{name}, from", lambda name=name, values=values: s.batch_put_from([f"d/{name}"], [A], [5], config(**values))
 
 
+def mounts(s):
+    def there_and_back():
+        mounted = s.allocate_and_mount_segment(16 << 20)
+        ids = mounted["segment_ids"]
+        return {**mounted, "segment_ids": len(ids)}, s.unmount_and_free_segment(ids), s.unmount_and_free_segment(ids)
+    yield "more memory", there_and_back
+    yield "none", lambda: (s.allocate_and_mount_segment(0), s.unmount_and_free_segment(["nobody's"]), s.unmount_segment(["x"]),
+                           s.unmount_and_free_segment([]))
+
+
 def main():
     for name, call in NOT_SET_UP.items():
         if len(sys.argv) == 2:
@@ -132,7 +142,7 @@ def main():
             show(f"not set up, {name}", lambda call=call: call(MooncakeDistributedStore()))
             os._exit(0)
     store, _second = new(), new()
-    for group in (bytes_and_keys, addresses, promises, configs):
+    for group in (bytes_and_keys, addresses, promises, configs, mounts):
         for name, call in group(store):
             show(f"{group.__name__}, {name}", call)
     bare = new(segment=0, buffer=0)

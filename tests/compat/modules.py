@@ -178,7 +178,12 @@ def test_rest_service():
             equal((ask("/api/exist/a%2Fb%20c"), ask("/api/exist/none")), ((200, '{"exists": true}'), (200, '{"exists": false}')))
             equal(ask("/api/remove/none", "DELETE"), (500, '{"error": "Remove operation failed"}'))
             equal(ask("/api/remove_all", "DELETE"), (200, '{"status": "success removed 0 keys"}'))  # it is promised to somebody
-            equal((ask("/api/mount", "POST", b"{}")[0], ask("/nothing")[0], ask("/api/get/")[0]), (501, 404, 404))
+            code, text = ask("/api/mount", "POST", b'{"size": 16777216}')
+            ids = json.loads(text)["segment_ids"]
+            equal((code, len(ids), ask("/api/mount", "POST", b"{}")[0], ask("/api/unmount", "POST", b"{}")[0]), (200, 1, 400, 400))
+            equal(ask("/api/unmount", "POST", json.dumps({"segment_ids": ids}).encode()), (200, '{"status": "success"}'))
+            equal(ask("/api/unmount", "POST", json.dumps({"segment_ids": ids[0]}).encode()), (500, '{"error": "Unmount and free failed, ret=-1"}'))
+            equal((ask("/api/reconfigure", "POST", b"{}")[0], ask("/nothing")[0], ask("/api/get/")[0]), (501, 404, 404))
             equal(store_of(master, tenant_id="rest").get("a/b c"), b"hello")
             equal(service.end(), 0)
         os.environ["MC_RPC_CONNECT_TIMEOUT_MS"] = "100"

@@ -377,6 +377,36 @@ def test_setup_and_close():
         assert fastest < 0.05, fastest
 
 
+def test_segments_come_and_go():
+    """More memory beside that of setup(): it takes objects, shows under the client's name, and goes with what lies in it."""
+    with Master() as master:
+        store, other = store_of(master, segment=0), store_of(master, segment=0)
+        memory = Memory(4 * MIB)
+        equal(store.batch_put_from(["early"], [memory.at(0)], [4 * MIB]), [-200])
+        mounted = store.allocate_and_mount_segment(16 * MIB)
+        more = store.allocate_and_mount_segment(size=8 * MIB, protocol="tcp", location="")
+        equal((mounted["ret"], len(mounted["segment_ids"]), mounted["allocated_size"], more["ret"]), (0, 1, 16 * MIB, 0))
+        equal((store.batch_put_from(["k"], [memory.at(0)], [4 * MIB]), endpoints(store, "k")), ([0], {store.get_hostname()}))
+        equal(wait_for("the other client to see it", lambda: other.get_size("k") == 4 * MIB), True)
+        wait_for("both", lambda: master.http("/get_all_segments")[1].split() == [store.get_hostname()] * 2)
+        equal(store.unmount_and_free_segment(mounted["segment_ids"] + more["segment_ids"], 0), 0)
+        equal((store.unmount_segment(mounted["segment_ids"]), store.unmount_and_free_segment(["nobody's"])), (-1, -1))
+        wait_for("it to be gone", lambda: store.is_exist("k") == 0)
+        equal(store.batch_put_from(["late"], [memory.at(0)], [4 * MIB]), [-200])
+        equal(store.allocate_and_mount_segment(0), {"ret": -1, "segment_ids": [], "allocated_size": 0})
+        assert "size" in raises(TypeError, store.allocate_and_mount_segment, "16 MB")
+        assert "segment_ids" in raises(TypeError, store.unmount_segment, "one id is no list")
+        again = store.allocate_and_mount_segment(16 * MIB)["segment_ids"]
+        waiting = threading.Thread(target=store.unmount_and_free_segment, args=(again, 3600), daemon=True)
+        waiting.start()
+        wait_for("nothing new to be taken", lambda: store.put(f"new{time.monotonic()}", b"v") == -200)
+        store.close()  # ends the time of grace
+        waiting.join(20)
+        assert not waiting.is_alive()
+        equal(store.allocate_and_mount_segment(16 * MIB)["ret"], -600)
+        other.close()
+
+
 def test_several_clients_of_one_name():
     """An explicit port that is taken: the name stays, the segment listens elsewhere."""
     with Master() as master:
