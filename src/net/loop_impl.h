@@ -63,7 +63,7 @@ void loop_unhold(struct loop *loop);
 /* loop.c */
 void loop_own(struct loop *loop);
 void loop_disown(struct loop *loop);
-void loop_wake(struct loop *loop);          /* any thread */
+void loop_wake(struct loop *loop); /* any thread */
 void loop_run_task(struct loop *loop, struct loop_task *task);
 
 /* loop_time.c */
