@@ -73,17 +73,24 @@ static enum mc_status future_read(const struct trace_options *options, struct fu
     return status == MC_ENOENT ? MC_OK : status;
 }
 
-static enum mc_status run(
-    struct trace *trace, struct idpool *pool, replay_progress_fn *progress, void *arg, struct one_pool_result *out)
+/* `curve` may be NULL. */
+static enum mc_status run(struct trace *trace, struct idpool *pool, struct curve *curve, replay_progress_fn *progress,
+    void *arg, struct one_pool_result *out)
 {
     struct trace_request request;
     enum mc_status status;
 
     while ((status = trace_next(trace, &request)) == MC_OK) {
+        struct evict_run prompt = {request.ids, request.id_count, EVICT_NO_ID};
+
         out->requests++;
         out->hit_blocks += idpool_prefix(pool, request.ids, request.id_count);
-        status = idpool_use(pool, &(struct evict_run){request.ids, request.id_count, EVICT_NO_ID}, out->blocks);
-        if (status != MC_OK)
+        if ((status = idpool_use(pool, &prompt, out->blocks)) != MC_OK)
+            return status;
+        if (curve && (status = curve_ask(curve, &prompt)) != MC_OK)
+            return status;
+        if (curve && idpool_count(pool) == idpool_capacity(pool) &&
+            (status = curve_full(curve, idpool_count(pool))) != MC_OK)
             return status;
         out->blocks += request.id_count;
         if (progress && out->requests % PROGRESS_EVERY == 0)
@@ -98,6 +105,7 @@ enum mc_status one_pool_run(const struct trace_options *options, const struct ev
     struct future future = {0};
     struct trace *trace = NULL;
     struct idpool *pool = NULL;
+    struct curve *curve = NULL;
     enum mc_status status;
 
     *out = (struct one_pool_result){0};
@@ -108,12 +116,17 @@ enum mc_status one_pool_run(const struct trace_options *options, const struct ev
         goto undo;
     if (eviction->clairvoyant)
         opt_future(idpool_evict(pool), future.next, future.count);
-    status = run(trace, pool, progress, arg, out);
+    else if ((status = curve_create(eviction->policy, &curve)) != MC_OK)
+        goto undo;
+    status = run(trace, pool, curve, progress, arg, out);
+    if (curve)
+        curve_read(curve, out->hit_rate_at);
     out->evicted = idpool_evicted(pool);
     out->bad_lines = trace_bad_lines(trace);
     out->reordered = trace_reordered(trace);
     out->hit_rate = out->blocks ? (double)out->hit_blocks / (double)out->blocks : 0;
 undo:
+    curve_destroy(curve);
     idpool_destroy(pool);
     trace_close(trace);
     free(future.next);

@@ -10,11 +10,14 @@
 
 #include "replay/evictions.h"
 #include "replay/trace.h"
+#include "store/evict/curve.h"
 
 struct one_pool_result {
     uint64_t requests, blocks, hit_blocks, evicted;
     uint64_t bad_lines, reordered;
     double hit_rate;
+    double
+        hit_rate_at[CURVE_SIZES]; /* as the node estimates it for curve_sizes[] times as many blocks; not with `opt` */
 };
 
 /* Told now and then how far it is, 0 to 1. */

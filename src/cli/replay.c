@@ -76,13 +76,30 @@ static int trace_failed(const struct cli *cli, enum mc_status status)
 
 /* ---- one pool ---- */
 
-static int one_pool_json(const struct cli *cli, const char *evict, const struct one_pool_result *r, double seconds)
+/* {"0.5": rate, ...}; NULL: out of memory. */
+static json_t *hit_rates_at(const double rates[CURVE_SIZES])
+{
+    json_t *all = json_object();
+
+    for (unsigned i = 0; all && i < CURVE_SIZES; i++) {
+        char size[16];
+
+        snprintf(size, sizeof(size), "%g", curve_sizes[i]);
+        json_object_set_new(all, size, json_real(rates[i]));
+    }
+    return all;
+}
+
+static int one_pool_json(
+    const struct cli *cli, const struct eviction *eviction, const struct one_pool_result *r, double seconds)
 {
     json_t *all = json_pack("{s:f, s:I, s:I, s:f, s:s, s:I, s:I, s:I, s:I, s:I}", "hit_rate", r->hit_rate, "blocks",
-        (json_int_t)r->blocks, "requests", (json_int_t)r->requests, "seconds", seconds, "evict", evict, "capacity",
-        (json_int_t)cli->set->one_pool, "hit_blocks", (json_int_t)r->hit_blocks, "evicted", (json_int_t)r->evicted,
-        "bad_lines", (json_int_t)r->bad_lines, "reordered", (json_int_t)r->reordered);
+        (json_int_t)r->blocks, "requests", (json_int_t)r->requests, "seconds", seconds, "evict", eviction->policy->name,
+        "capacity", (json_int_t)cli->set->one_pool, "hit_blocks", (json_int_t)r->hit_blocks, "evicted",
+        (json_int_t)r->evicted, "bad_lines", (json_int_t)r->bad_lines, "reordered", (json_int_t)r->reordered);
 
+    if (all && !eviction->clairvoyant)
+        json_object_set_new(all, "hit_rate_at", hit_rates_at(r->hit_rate_at));
     if (!all)
         return cli_fail(cli, CLI_FAILED, "out of memory");
     json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
@@ -110,7 +127,7 @@ static int one_pool(struct cli *cli, const struct eviction *eviction)
     }
     tell_bad_lines(&progress, r.reordered);
     if (cli->set->json)
-        return one_pool_json(cli, eviction->policy->name, &r, seconds);
+        return one_pool_json(cli, eviction, &r, seconds);
     printf("%s, %" PRId64 " blocks: hit rate %.4f (%" PRIu64 " of %" PRIu64 " blocks of %" PRIu64 " requests), %" PRIu64
            " evicted, %.2f s\n",
         eviction->policy->name, cli->set->one_pool, r.hit_rate, r.hit_blocks, r.blocks, r.requests, r.evicted, seconds);

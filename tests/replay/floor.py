@@ -8,13 +8,9 @@ nothing).
 
 Where a cell has few hits, chance alone makes more than a percent: which of equal documents a policy happens to hold."""
 import json
-import os
 import sys
 
-from kit import File, main, replay
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "traces"))
-import families  # noqa: E402  (found through the line above)
+from kit import File, families, main, replay
 
 BLOCKS, SEEDS, SHARES = 60000, (1, 2, 3), (0.005, 0.02, 0.1, 0.25, 0.5)
 OTHERS = ("lru", "s3fifo", "arc")

@@ -10,6 +10,9 @@ SHARED = os.environ.get("MC_TRACES", os.path.join(ROOT, "..", "shared", "traces"
 CONVERSATION = os.path.join(SHARED, "conversation_trace.jsonl")
 SKIPPED = 77
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "traces"))  # families.py
+import families  # noqa: E402,F401  (found through the line above; for those that import this)
+
 
 class Rng:
     """splitmix64: the same numbers in every version of Python."""

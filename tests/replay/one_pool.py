@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from kit import CONVERSATION, File, chats, main, once, replay, skip
+from kit import CONVERSATION, File, chats, families, main, once, replay, skip
 from policies import POLICIES, hits
 
 TRACES = {"chats": chats(1, 150, 12), "once": once(2, 150, 12), "long": once(3, 700, 30)}
@@ -58,6 +58,23 @@ def test_bad_lines(binary):
     assert "not one of mooncake|lru|density|s3fifo|arc|opt" in replay(binary, "--trace", "/", "--one-pool", 9, "--evict", "lfu", fails=True)
 
 
+def curve_is_right(binary, path, cap):
+    """What a run says of other sizes, which is what a node exports, against runs at those sizes."""
+    said = replay(binary, "--trace", path, "--one-pool", cap)["hit_rate_at"]
+    assert list(said) == ["0.5", "1", "2", "4"], said
+    for size, rate in said.items():
+        want = replay(binary, "--trace", path, "--one-pool", int(float(size) * cap))["hit_rate"]
+        assert abs(rate - want) < 0.02, (cap, size, rate, want)
+
+
+def test_curve(binary):
+    with File(TRACES["long"]) as path:
+        curve_is_right(binary, path, 60)
+    for name, cap in (("zipf", 2000), ("chat", 1500)):
+        with File(text="".join(families.line(at, prompt) for at, prompt in enumerate(families.trace(name, 1, 40000)))) as path:
+            curve_is_right(binary, path, cap)
+
+
 def test_memory_is_bounded(binary):
     """A trace of 60 MB from a pipe, under a limit of address space that would not hold it."""
     line = json.dumps({"timestamp": 1, "input_length": 512 * 60, "output_length": 1, "hash_ids": list(range(60))}) + "\n"
@@ -85,6 +102,8 @@ def test_conversation(binary):
                  for evict in ("mooncake", "lru", "s3fifo", "arc")}
         ours = rates.pop("mooncake")
         assert ours >= want and ours >= 0.99 * max(rates.values()), (cap, ours, rates)
+    for cap in (1000, 5859, 10000):
+        curve_is_right(binary, CONVERSATION, cap)
     for (evict, cap), want in table.items():
         got = replay(binary, "--trace", CONVERSATION, "--one-pool", cap, "--evict", evict)
         assert abs(got["hit_rate"] - want) < 0.001, f"{evict} {cap}: {got['hit_rate']}, published {want}"
@@ -100,4 +119,4 @@ if __name__ == "__main__":
         print(json.dumps({f"{name} {evict} {cap}": hits(evict, cap, requests) for name, requests in TRACES.items()
                           for evict in policies_for(name) for cap in (1, 10, 50, 120, 10**6)}, indent=1))
     else:
-        main([test_oracle, test_bad_lines, test_memory_is_bounded])
+        main([test_oracle, test_bad_lines, test_curve, test_memory_is_bounded])

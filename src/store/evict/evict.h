@@ -34,7 +34,7 @@
 #define EVICT_NO_ID   UINT64_MAX
 #define EVICT_UNKNOWN UINT32_MAX /* a capacity */
 
-enum { EVICT_CLASSES = 16 };
+enum { EVICT_CLASSES = 4 };
 
 struct evict;
 
@@ -56,9 +56,9 @@ struct evict_run {
     uint64_t up; /* what the first hangs on; EVICT_NO_ID */
 };
 
-/* Objects by how often they were used again (0..3) and the block they hang on was: the oldest leaf of each class. */
+/* Objects by how often they were used again, 0, 1, 2, 3+ times: the oldest leaf of each class. */
 struct evict_tails {
-    uint32_t age[EVICT_CLASSES]; /* in uses, EVICT_NONE: no leaf there; class = uses * 4 + uses of the parent */
+    uint32_t age[EVICT_CLASSES]; /* in uses, EVICT_NONE: no leaf there */
     uint32_t young, count;       /* never used again; all */
 };
 
@@ -88,7 +88,8 @@ struct evict_policy {
 struct evict {
     const struct evict_policy *policy;
     uint32_t slots_max;
-    uint32_t capacity; /* objects that are there when memory is full; EVICT_UNKNOWN: it never was yet */
+    uint32_t
+        capacity; /* objects that fit, when the owner knows; EVICT_UNKNOWN: it tells by when it asks for a victim */
 };
 
 /* NULL-terminated. Those a node may run; the first is the default. */

@@ -29,6 +29,7 @@ enum { HERE, GHOST };
 enum { USES = LEAVES_USES, CLASSES = LEAVES_PLAIN, AGES = 48, GHOSTS_PER_BLOCK = 4 };
 enum { LEARN_FIRST = 128, LEARN_MIN = 2000 }; /* uses; shorter, and small pools follow chance */
 static_assert(CLASSES == USES * USES, "a queue per class");
+static_assert((int)EVICT_CLASSES == (int)USES, "tails are by uses");
 
 #define FADE    0.9
 #define WAITING 0.5  /* weight of a life that has not ended */
@@ -297,18 +298,19 @@ static uint32_t density_victim(struct evict *e, uint64_t now)
     return best;
 }
 
+/* As far as nothing is known of parents. */
 static unsigned density_choose(const struct evict *e, const struct evict_tails *tails)
 {
     const struct density *d = (const struct density *)(const void *)e;
     unsigned best = EVICT_CLASSES;
     double least = 0;
 
-    for (unsigned class = 0; class < CLASSES; class ++) {
-        if (tails->age[class] == EVICT_NONE)
+    for (unsigned uses = 0; uses < USES; uses++) {
+        if (tails->age[uses] == EVICT_NONE)
             continue;
-        double density = d->density[class][age_bucket(tails->age[class])];
+        double density = d->density[uses * USES][age_bucket(tails->age[uses])];
         if (best == EVICT_CLASSES || density < least) {
-            best = class;
+            best = uses;
             least = density;
         }
     }

@@ -15,11 +15,11 @@
  * on made-up families, either alone loses some percent. The window is sixteen capacities of uses.
  *
  * Above FULL_MAX objects the shadows hold a sample: ids by their hash, one of 2^shift, in pools as much smaller (at most SAMPLE_MAX),
- * so that they cost a fixed amount. The real pool then has queues by class, as evict_tails says, and the leader chooses among their
- * old ends by what it has learned on the sample (choose()). How many objects fit is what there was when one had to go.
+ * so that they cost a fixed amount. The real pool then has a queue for each number of uses (evict_tails), and the leader chooses among
+ * their old ends by what it has learned on the sample (choose()); what was evicted is remembered in two bytes. How many objects fit is what there was when one had to go.
  *
  * Promises, pins, soft pins: leaves.h. Sizes: victims go until there is room, and how many fit follows; a shadow counts blocks.
- * State: 32 B an object, as lru; whole shadows take about 1.2 KB a block, sampled ones 1.3 MB together. */
+ * State: 32 B an object, as lru, and 12 beside samples; whole shadows take about 1.2 KB a block, sampled ones 1.3 MB together (evict_bench.c). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,9 +52,8 @@ struct mooncake {
     unsigned expert_count, leader;
     unsigned shift; /* one id of 2^shift is sampled; 0: shadows are whole */
     double uses;    /* in the window */
+    uint32_t size;  /* objects that fit; EVICT_UNKNOWN */
     uint32_t count, young, clock;
-    uint64_t *sample; /* of a run */
-    uint32_t sample_cap;
     /* Whole shadows only: */
     struct idmap slot_of; /* id -> slot */
     struct {
@@ -62,6 +61,10 @@ struct mooncake {
         uint8_t held; /* by which experts' shadows, a bit each */
     } * here;         /* by slot */
     uint32_t here_cap;
+    /* Samples only: */
+    uint32_t *tags;   /* by slot: part of the hash of its id */
+    uint16_t *ghosts; /* by tag: its other bits and the uses of what was evicted; the next one there replaces it */
+    uint32_t tags_cap, ghost_mask;
 };
 
 static struct mooncake *mooncake_of(struct evict *e)
@@ -124,7 +127,7 @@ static void lead(struct mooncake *m, unsigned leader)
 
 static uint32_t size_of(const struct mooncake *m)
 {
-    return m->base.capacity == EVICT_UNKNOWN ? m->count : m->base.capacity;
+    return m->size == EVICT_UNKNOWN ? m->count : m->size;
 }
 
 /* What it has gained beyond what following it must gain. */
@@ -167,62 +170,118 @@ static bool sampled(const void *arg, uint64_t id)
     return whole(m) || hash_mix(id) >> (64 - m->shift) == 0; /* the high bits: maps use the low ones */
 }
 
-/* The part of a run that is in the sample: a block hangs on the one before it there. */
-static enum mc_status sample_of(struct mooncake *m, const struct evict_run *run, struct evict_run *out)
+/* Hits of a whole shadow: a prompt's prefix. */
+static enum mc_status ask_whole(struct mooncake *m, unsigned x, const struct evict_run *run, uint32_t *hits)
 {
-    *out = *run;
-    if (whole(m))
-        return MC_OK;
-    if (run->count > m->sample_cap) {
-        uint64_t *sample = realloc(m->sample, run->count * sizeof(*sample));
+    struct idpool *shadow = m->experts[x].shadow;
+    enum mc_status status;
 
-        if (!sample)
-            return MC_ENOMEM;
-        m->sample = sample;
-        m->sample_cap = run->count;
+    *hits = idpool_prefix(shadow, run->ids, run->count);
+    status = idpool_use(shadow, run, m->clock);
+    note_victims(m, x);
+    note_held(m, x, run->ids, run->count);
+    return status;
+}
+
+/* Of a sample each block counts alone, since what it hangs on is mostly not in it; from the last on, so that a prefix does not go
+ * before what hangs on it. */
+static enum mc_status ask_sample(struct mooncake *m, uint64_t id)
+{
+    uint32_t hits[EXPERTS_MAX];
+    enum mc_status status = MC_OK;
+
+    for (unsigned x = 0; x < m->expert_count; x++) {
+        hits[x] = idpool_has(m->experts[x].shadow, id);
+        if (idpool_use(m->experts[x].shadow, &(struct evict_run){&id, 1, EVICT_NO_ID}, m->clock) != MC_OK)
+            status = MC_ENOMEM;
     }
-    *out = (struct evict_run){m->sample, 0, sampled(m, run->up) ? run->up : EVICT_NO_ID};
-    for (uint32_t i = 0; i < run->count; i++)
-        if (sampled(m, run->ids[i]))
-            m->sample[out->count++] = run->ids[i];
-    return MC_OK;
+    compare(m, hits, 1);
+    return status;
 }
 
 static enum mc_status mooncake_ask(struct evict *e, const struct evict_run *run, uint64_t now)
 {
     struct mooncake *m = mooncake_of(e);
     uint32_t hits[EXPERTS_MAX];
-    struct evict_run sample;
-    enum mc_status status = sample_of(m, run, &sample);
+    enum mc_status status = MC_OK;
 
-    if (status != MC_OK)
-        return status;
     m->clock += run->count;
-    if (sample.count == 0)
-        return MC_OK;
-    for (unsigned x = 0; x < m->expert_count; x++) {
-        struct idpool *shadow = m->experts[x].shadow;
-
-        hits[x] = idpool_prefix(shadow, sample.ids, sample.count);
-        if (idpool_use(shadow, &sample, m->clock) != MC_OK)
-            status = MC_ENOMEM;
-        if (whole(m)) {
-            note_victims(m, x);
-            note_held(m, x, sample.ids, sample.count);
-        }
+    if (whole(m)) {
+        for (unsigned x = 0; x < m->expert_count; x++)
+            if (ask_whole(m, x, run, &hits[x]) != MC_OK)
+                status = MC_ENOMEM;
+        compare(m, hits, run->count);
+        return status;
     }
-    compare(m, hits, sample.count);
+    for (uint32_t i = run->count; i-- > 0;)
+        if (sampled(m, run->ids[i]) && ask_sample(m, run->ids[i]) != MC_OK)
+            status = MC_ENOMEM;
     return status;
+}
+
+/* ---- ghosts of the real pool, beside samples ---- */
+
+static uint32_t tag_of(uint64_t id)
+{
+    return (uint32_t)hash_mix(id);
+}
+
+static uint16_t *ghost_of(struct mooncake *m, uint32_t tag, uint16_t *bits)
+{
+    *bits = (uint16_t)(tag >> 18 << 2);
+    return m->ghosts ? &m->ghosts[tag & m->ghost_mask] : NULL;
+}
+
+static void ghost_put(struct mooncake *m, uint32_t tag, unsigned uses)
+{
+    uint16_t bits, *ghost = ghost_of(m, tag, &bits);
+
+    if (ghost)
+        *ghost = (uint16_t)(bits | uses);
+}
+
+/* How often what comes in was used again, with this time. A stranger of the same bits is taken for it one time in thousands. */
+static unsigned ghost_uses(struct mooncake *m, uint32_t tag)
+{
+    uint16_t bits, *ghost = ghost_of(m, tag, &bits);
+
+    if (!ghost || *ghost == 0 || (*ghost & ~3) != bits)
+        return 0;
+    return (*ghost & 3u) < LEAVES_USES - 1 ? (*ghost & 3u) + 1 : LEAVES_USES - 1;
+}
+
+/* Two to four an object: what a density remembers. Without memory for them nothing is remembered. */
+static void ghosts_fit(struct mooncake *m)
+{
+    uint64_t cells = 1;
+
+    while (cells < 2 * (uint64_t)m->size)
+        cells *= 2;
+    if (m->ghosts && cells <= (uint64_t)m->ghost_mask + 1)
+        return;
+    free(m->ghosts);
+    m->ghosts = calloc(cells, sizeof(*m->ghosts));
+    m->ghost_mask = (uint32_t)(cells - 1);
+}
+
+static enum mc_status tags_fit(struct mooncake *m)
+{
+    if (m->tags_cap >= m->leaves.cap)
+        return MC_OK;
+    uint32_t *tags = realloc(m->tags, m->leaves.cap * sizeof(*tags));
+    if (!tags)
+        return MC_ENOMEM;
+    memset(tags + m->tags_cap, 0, (m->leaves.cap - m->tags_cap) * sizeof(*tags));
+    m->tags = tags;
+    m->tags_cap = m->leaves.cap;
+    return MC_OK;
 }
 
 /* ---- size ---- */
 
-static unsigned plain_by_class(void *arg, uint32_t slot)
+static unsigned plain_by_uses(void *arg, uint32_t slot)
 {
-    const struct leaves *l = &((struct mooncake *)arg)->leaves;
-    const struct leaf *s = &l->at[slot], *parent = leaves_parent(l, s);
-
-    return s->uses * LEAVES_USES + (parent ? parent->uses : 0);
+    return ((struct mooncake *)arg)->leaves.at[slot].uses;
 }
 
 /* One id of so many that no shadow is too large. */
@@ -235,7 +294,7 @@ static unsigned shift_for(uint32_t size)
     return shift;
 }
 
-/* From whole shadows to samples, or from samples to smaller ones. */
+/* From whole shadows to samples, or from samples to smaller ones. Whole ones are made anew, else their memory would stay. */
 static void sample_less(struct mooncake *m, unsigned shift)
 {
     bool was_whole = whole(m);
@@ -245,12 +304,21 @@ static void sample_less(struct mooncake *m, unsigned shift)
     for (unsigned x = 0; x < m->expert_count; x++) {
         struct expert *expert = &m->experts[x];
 
+        struct idpool *smaller;
+
+        if (was_whole && idpool_create(evict_experts[x], EVICT_UNKNOWN, &smaller) == MC_OK) {
+            idpool_destroy(expert->shadow);
+            expert->shadow = smaller;
+        }
         idpool_filter(expert->shadow, sampled, m, m->clock);
         *expert = (struct expert){.shadow = expert->shadow};
     }
     if (!was_whole)
         return;
-    leaves_sort(&m->leaves, plain_by_class, m);
+    leaves_sort(&m->leaves, plain_by_uses, m);
+    if (tags_fit(m) == MC_OK)
+        for (uint32_t slot = 0; slot < m->here_cap; slot++)
+            m->tags[slot] = m->leaves.at[slot].present ? tag_of(m->here[slot].id) : 0;
     idmap_fini(&m->slot_of);
     free(m->here);
     m->here = NULL;
@@ -259,9 +327,11 @@ static void sample_less(struct mooncake *m, unsigned shift)
 
 static void resize(struct mooncake *m, uint32_t size)
 {
-    m->base.capacity = size;
+    m->size = size;
     if (shift_for(size) > m->shift)
         sample_less(m, shift_for(size));
+    if (!whole(m))
+        ghosts_fit(m);
     for (unsigned x = 0; x < m->expert_count; x++) {
         uint32_t part = size >> m->shift;
 
@@ -282,7 +352,8 @@ static void mooncake_fini(struct evict *e)
     leaves_fini(&m->leaves);
     idmap_fini(&m->slot_of);
     free(m->here);
-    free(m->sample);
+    free(m->tags);
+    free(m->ghosts);
 }
 
 static enum mc_status mooncake_init(struct evict *e)
@@ -291,6 +362,7 @@ static enum mc_status mooncake_init(struct evict *e)
     bool known = e->capacity != EVICT_UNKNOWN;
 
     leaves_init(&m->leaves);
+    m->size = e->capacity;
     m->shift = known ? shift_for(e->capacity) : 0;
     for (; evict_experts[m->expert_count]; m->expert_count++) {
         struct expert *expert = &m->experts[m->expert_count];
@@ -339,16 +411,19 @@ static enum mc_status mooncake_add(struct evict *e, uint32_t slot, const struct 
 
     if (leaves_add(&m->leaves, slot, object, LOOSE, now) != MC_OK)
         return MC_ENOMEM;
-    if (whole(m) && here_add(m, slot, object->id) != MC_OK) {
+    if ((whole(m) ? here_add(m, slot, object->id) : tags_fit(m)) != MC_OK) {
         leaves_remove(&m->leaves, slot, now);
         return MC_ENOMEM;
     }
     m->leaves.at[slot].used = m->clock;
+    if (!whole(m)) {
+        m->tags[slot] = tag_of(object->id);
+        m->leaves.at[slot].uses = ghost_uses(m, m->tags[slot]) & (LEAVES_USES - 1);
+        leaves_move(&m->leaves, slot, m->leaves.at[slot].uses);
+    }
     m->count++;
-    m->young++;
-    if (!whole(m))
-        leaves_move(&m->leaves, slot, plain_by_class(m, slot));
-    else if (m->base.capacity == EVICT_UNKNOWN && shift_for(m->count) > 0)
+    m->young += m->leaves.at[slot].uses == 0;
+    if (m->size == EVICT_UNKNOWN && shift_for(m->count) > m->shift)
         sample_less(m, shift_for(m->count));
     return MC_OK;
 }
@@ -362,7 +437,7 @@ static void mooncake_touch(struct evict *e, uint32_t slot, uint64_t now)
     s->used = m->clock;
     if (s->uses < LEAVES_USES - 1)
         s->uses++;
-    leaves_use(&m->leaves, slot, whole(m) ? s->plain : plain_by_class(m, slot), now);
+    leaves_use(&m->leaves, slot, whole(m) ? s->plain : plain_by_uses(m, slot), now);
 }
 
 static void mooncake_promise(struct evict *e, uint32_t slot, uint64_t until, uint64_t now)
@@ -381,25 +456,39 @@ static void mooncake_remove(struct evict *e, uint32_t slot, enum evict_why why, 
 
     if (whole(m))
         here_del(m, slot);
+    else if (why == EVICT_EVICTED && slot < m->tags_cap)
+        ghost_put(m, m->tags[slot], m->leaves.at[slot].uses);
     m->count--;
     m->young -= m->leaves.at[slot].uses == 0;
     leaves_remove(&m->leaves, slot, now);
 }
 
-static uint32_t victim_by_class(struct mooncake *m)
+/* What the prompt that is asked for right now has used goes only when nothing else is left. */
+static uint32_t victim_by_uses(struct mooncake *m)
 {
     struct evict_tails tails = {.young = m->young, .count = m->count};
-    uint32_t slots[EVICT_CLASSES], any = EVICT_NONE;
+    uint32_t slots[EVICT_CLASSES], last = EVICT_NONE;
+    bool any = false;
 
-    for (unsigned class = 0; class < EVICT_CLASSES; class ++) {
-        uint32_t slot = slots[class] = leaves_oldest(&m->leaves, class);
+    for (unsigned uses = 0; uses < EVICT_CLASSES; uses++) {
+        uint32_t slot = slots[uses] = leaves_oldest(&m->leaves, uses);
+        uint32_t age = slot == EVICT_NONE ? 0 : m->clock - m->leaves.at[slot].used;
 
-        tails.age[class] = slot == EVICT_NONE ? EVICT_NONE : (m->clock - m->leaves.at[slot].used) >> m->shift;
-        any = slot == EVICT_NONE ? any : slot;
+        tails.age[uses] = age == 0 ? EVICT_NONE : age >> m->shift;
+        any |= age > 0;
+        last = slot == EVICT_NONE ? last : slot;
     }
-    if (any == EVICT_NONE)
-        return EVICT_NONE;
+    if (!any)
+        return last;
     return slots[evict_experts[m->leader]->choose(idpool_evict(m->experts[m->leader].shadow), &tails)];
+}
+
+/* How many objects fit: what the owner says, else as many as are here, now that one must go. */
+static uint32_t fitting(const struct mooncake *m)
+{
+    if (m->base.capacity != EVICT_UNKNOWN)
+        return m->base.capacity;
+    return m->size == EVICT_UNKNOWN || m->count > m->size || m->count < m->size - m->size / 8 ? m->count : m->size;
 }
 
 static uint32_t mooncake_victim(struct evict *e, uint64_t now)
@@ -407,12 +496,11 @@ static uint32_t mooncake_victim(struct evict *e, uint64_t now)
     struct mooncake *m = mooncake_of(e);
     uint32_t slot;
 
-    if (m->count > 0 &&
-        (e->capacity == EVICT_UNKNOWN || m->count > e->capacity || m->count < e->capacity - e->capacity / 8))
-        resize(m, m->count);
+    if (m->count > 0 && fitting(m) != m->size)
+        resize(m, fitting(m));
     leaves_expire(&m->leaves, now);
     if (!whole(m))
-        slot = victim_by_class(m);
+        slot = victim_by_uses(m);
     else if ((slot = leaves_oldest(&m->leaves, LOOSE)) == EVICT_NONE)
         slot = leaves_oldest(&m->leaves, KEPT);
     return slot != EVICT_NONE ? slot : leaves_guarded(&m->leaves);

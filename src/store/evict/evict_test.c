@@ -250,6 +250,85 @@ static void rules_hold_for_every_policy(void **state)
             random_run((*p)->name, seed);
 }
 
+/* ---- the default follows ---- */
+
+enum { PROMPT = 8, FRESH = 4 };
+
+struct scene {
+    struct evict *e;
+    uint32_t capacity, count, hits;
+    uint32_t *slot_of, *block_in;
+};
+
+static uint32_t use_block(struct scene *s, uint32_t block, uint32_t parent, uint64_t now)
+{
+    struct evict_object object = {.id = block, .size = 1, .parent = parent, .depth = block % PROMPT};
+    uint32_t slot = s->slot_of[block];
+
+    if (slot != EVICT_NONE) {
+        s->hits++;
+        evict_touch(s->e, slot, now);
+        return slot;
+    }
+    if (s->count < s->capacity) {
+        slot = s->count++;
+    } else {
+        uint32_t victim = s->block_in[slot = evict_victim(s->e, now)];
+
+        assert_true(
+            slot != parent && (victim % PROMPT == PROMPT - 1 || s->slot_of[victim + 1] == EVICT_NONE)); /* a leaf */
+        evict_remove(s->e, slot, EVICT_EVICTED, now);
+        s->slot_of[victim] = EVICT_NONE;
+    }
+    assert_int_equal(evict_add(s->e, slot, &object, now), MC_OK);
+    s->slot_of[block] = slot;
+    s->block_in[slot] = block;
+    return slot;
+}
+
+/* One prompt of some that take turns, then four that never come again, and so on: what comes back has been pushed out of an LRU by then.
+ * Part of the blocks hit in the last of the rounds; at most a fifth can be. */
+static double hits_beside_scan(const char *policy, uint32_t capacity, uint32_t rounds)
+{
+    uint32_t hot = capacity / PROMPT * 3 / 10, prompts = hot * (1 + FRESH), fresh = hot;
+    size_t blocks = (size_t)hot * (1 + FRESH * rounds) * PROMPT;
+    struct scene s = {.capacity = capacity};
+
+    s.slot_of = malloc(blocks * sizeof(*s.slot_of));
+    s.block_in = malloc(capacity * sizeof(*s.block_in));
+    memset(s.slot_of, 0xff, blocks * sizeof(*s.slot_of));
+    assert_int_equal(evict_create(evict_policy_find(policy), capacity, EVICT_UNKNOWN, &s.e), MC_OK);
+    for (uint32_t at = 0; at < prompts * rounds; at++) {
+        uint32_t which = at % (1 + FRESH) ? fresh++ : at / (1 + FRESH) % hot, parent = EVICT_NONE;
+        uint64_t ids[PROMPT];
+
+        if (at == prompts * (rounds - 1))
+            s.hits = 0;
+        for (uint32_t i = 0; i < PROMPT; i++)
+            ids[i] = which * PROMPT + i;
+        assert_int_equal(evict_ask(s.e, &(struct evict_run){ids, PROMPT, EVICT_NO_ID}, at), MC_OK);
+        for (uint32_t i = 0; i < PROMPT; i++)
+            parent = use_block(&s, which * PROMPT + i, parent, at);
+    }
+    evict_destroy(s.e);
+    free(s.slot_of);
+    free(s.block_in);
+    return s.hits / (double)(prompts * PROMPT);
+}
+
+static void default_sees_what_an_lru_does_not(void **state)
+{
+    assert_true(hits_beside_scan("lru", 800, 20) == 0);
+    assert_true(hits_beside_scan("mooncake", 800, 20) > 0.15);
+}
+
+/* Above 64 Ki objects, where shadows are a sample. */
+static void default_sees_it_by_a_sample(void **state)
+{
+    assert_true(hits_beside_scan("lru", 70000, 3) == 0);
+    assert_true(hits_beside_scan("mooncake", 70000, 30) > 0.15);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +339,8 @@ int main(void)
         cmocka_unit_test(pins_hold_and_inner_objects_go_last),
         cmocka_unit_test(promises_and_soft_pins_go_later),
         cmocka_unit_test(rules_hold_for_every_policy),
+        cmocka_unit_test(default_sees_what_an_lru_does_not),
+        cmocka_unit_test(default_sees_it_by_a_sample),
     };
     return cmocka_run_group_tests_name("evict", tests, NULL, NULL);
 }

@@ -22,8 +22,7 @@ static inline unsigned tails_oldest(const struct evict_tails *tails, unsigned fr
 static inline unsigned tails_by_share(const struct evict_tails *tails, uint32_t young, uint32_t all)
 {
     bool first = (uint64_t)tails->young * all > (uint64_t)young * tails->count;
-    unsigned half = EVICT_CLASSES / 4,
-             best = first ? tails_oldest(tails, 0, half) : tails_oldest(tails, half, EVICT_CLASSES);
+    unsigned best = first ? tails_oldest(tails, 0, 1) : tails_oldest(tails, 1, EVICT_CLASSES);
 
     return best != EVICT_CLASSES ? best : tails_oldest(tails, 0, EVICT_CLASSES);
 }

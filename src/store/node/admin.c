@@ -1,6 +1,7 @@
 /* admin.c - see admin.h. */
 #include "store/node/admin.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -18,6 +19,10 @@ static const struct metric_row node_rows[] = {
     {"mooncake_node_ledger_objects", METRIC_GAUGE, "Objects by what became of them; accepted is the sum of the others.",
         {"row"}, LEDGER_ROWS},
     {"mooncake_node_ledger_bytes", METRIC_GAUGE, "The same in bytes.", {"row"}, LEDGER_ROWS},
+    {"mooncake_node_hit_ratio", METRIC_GAUGE,
+        "Part of the blocks asked for since the start that so many times the memory would have hit; a sampled "
+        "estimate.",
+        {"memory"}, CURVE_SIZES},
 };
 
 static struct metric_cell *only(struct metrics *metrics, unsigned row)
@@ -27,7 +32,8 @@ static struct metric_cell *only(struct metrics *metrics, unsigned row)
 
 void node_metrics_set(struct metrics *metrics, const struct store_node_status *status)
 {
-    struct metric *objects = metrics_add(metrics, &node_rows[9]), *bytes = metrics_add(metrics, &node_rows[10]);
+    struct metric *objects = metrics_add(metrics, &node_rows[9]), *bytes = metrics_add(metrics, &node_rows[10]),
+                  *ratio = metrics_add(metrics, &node_rows[11]);
 
     metric_set(only(metrics, 0), (double)status->beat.capacity);
     metric_set(only(metrics, 1), (double)status->beat.used);
@@ -41,6 +47,12 @@ void node_metrics_set(struct metrics *metrics, const struct store_node_status *s
     for (enum store_ledger_row row = 0; row < LEDGER_ROWS; row++) {
         metric_set(metric_with(objects, store_ledger_name(row)), (double)status->beat.ledger.row[row].objects);
         metric_set(metric_with(bytes, store_ledger_name(row)), (double)status->beat.ledger.row[row].bytes);
+    }
+    for (unsigned i = 0; i < CURVE_SIZES; i++) {
+        char memory[16];
+
+        snprintf(memory, sizeof(memory), "%g", curve_sizes[i]);
+        metric_set(metric_with(ratio, memory), status->hit_ratio[i]);
     }
 }
 

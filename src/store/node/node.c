@@ -61,8 +61,9 @@ struct store_node {
     uint64_t beat_next_ns;
 
     pthread_mutex_t lock;
-    struct store_beat beat; /* guarded by lock */
-    bool registered, quiet; /* guarded by lock */
+    struct store_beat beat;         /* guarded by lock */
+    double hit_ratio[CURVE_SIZES]; /* guarded by lock */
+    bool registered, quiet;         /* guarded by lock */
 };
 
 /* ---- after events ---- */
@@ -74,6 +75,7 @@ static void publish_beat(struct store_node *node, bool now)
     node_core_beat(node->core, &beat);
     pthread_mutex_lock(&node->lock);
     node->beat = beat;
+    node_core_curve(node->core, node->hit_ratio);
     node->registered = store_link_up(node->master);
     node->quiet = node_core_quiet(node->core);
     pthread_mutex_unlock(&node->lock);
@@ -547,6 +549,7 @@ void store_node_status(struct store_node *node, struct store_node_status *out)
         .huge_pages = node->huge_pages,
         .beat = node->beat,
     };
+    memcpy(out->hit_ratio, node->hit_ratio, sizeof(out->hit_ratio));
     pthread_mutex_unlock(&node->lock);
     out->prefaulted = prefault_progress(node->prefault);
 }

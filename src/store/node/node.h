@@ -18,6 +18,7 @@
 
 #include "base/metrics.h"
 #include "mooncake/status.h"
+#include "store/evict/curve.h"
 #include "store/proto.h"
 
 struct store_node;
@@ -71,7 +72,8 @@ struct store_node_status {
     bool quiet;        /* nothing in flight */
     double prefaulted; /* 0..1 of the memory is committed */
     bool huge_pages;
-    struct store_beat beat; /* counters and ledger, at most 50 ms old while busy */
+    double hit_ratio[CURVE_SIZES]; /* of blocks asked for, with memory of curve_sizes[] times this */
+    struct store_beat beat;         /* counters and ledger, at most 50 ms old while busy */
 };
 void store_node_status(struct store_node *node, struct store_node_status *out);
 

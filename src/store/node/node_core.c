@@ -92,7 +92,8 @@ enum mc_status node_core_create(const struct node_limits *limits, const struct s
     core->alloc = alloc_create((size_t)core->limits.objects_max * 2 + 1024);
     if (!core->slabs || !core->peer_up || !core->info_owed || !core->alloc ||
         hashmap_init(&core->by_key, 0, 0) != MC_OK || hashmap_init(&core->by_gen, 0, 0) != MC_OK ||
-        evict_create(policy, core->limits.objects_max, EVICT_UNKNOWN, &core->evict) != MC_OK)
+        evict_create(policy, core->limits.objects_max, EVICT_UNKNOWN, &core->evict) != MC_OK ||
+        curve_create(policy, &core->curve) != MC_OK)
         goto undo;
     status = memory_take(core, memory, segments);
     if (status != MC_OK)
@@ -128,6 +129,7 @@ void node_core_destroy(struct node_core *core)
     hashmap_fini(&core->by_key);
     hashmap_fini(&core->by_gen);
     evict_destroy(core->evict);
+    curve_destroy(core->curve);
     alloc_destroy(core->alloc);
     for (uint32_t i = 0; core->slabs && i < core->slabs_max; i++)
         free(core->slabs[i]);
@@ -203,13 +205,21 @@ void node_core_on_peer_down(struct node_core *core, uint64_t now, uint32_t peer)
 
 static void on_touch(struct node_core *core, uint64_t now, const struct store_msg *msg)
 {
+    struct obj *run[TOUCH_RUN];
+    uint32_t count = 0;
+
     for (uint32_t i = 0; i < store_u64_count(msg->touch); i++) {
         struct obj *obj = node_obj_by_generation(core, store_u64_at(msg->touch, i));
 
         core->hits++;
-        if (obj && obj->evictable)
-            evict_touch(core->evict, obj->slot, now);
+        if (obj)
+            run[count++] = obj;
+        if (count == TOUCH_RUN) {
+            node_objs_used(core, now, run, count);
+            count = 0;
+        }
     }
+    node_objs_used(core, now, run, count);
 }
 
 static void on_client_message(struct node_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
@@ -278,6 +288,11 @@ void node_core_drain(struct node_core *core)
 void node_core_ledger(const struct node_core *core, struct store_ledger *out)
 {
     *out = core->ledger;
+}
+
+void node_core_curve(const struct node_core *core, double hit_ratio[CURVE_SIZES])
+{
+    curve_read(core->curve, hit_ratio);
 }
 
 void node_core_beat(const struct node_core *core, struct store_beat *out)

@@ -13,6 +13,7 @@
 #ifndef STORE_NODE_CORE_H
 #define STORE_NODE_CORE_H
 
+#include "store/evict/curve.h"
 #include "store/port.h"
 
 struct node_core;
@@ -67,6 +68,9 @@ void node_core_drain(struct node_core *core);
 /* What the next heartbeat says. The shell copies it for its heartbeat thread after events, at most every 50 ms. */
 void node_core_beat(const struct node_core *core, struct store_beat *out);
 void node_core_ledger(const struct node_core *core, struct store_ledger *out); /* exact at any instant */
+
+/* Part of the blocks asked for here that memory of curve_sizes[] times this would have hit. */
+void node_core_curve(const struct node_core *core, double hit_ratio[CURVE_SIZES]);
 
 /* Nothing in flight, nothing waiting for a verdict? */
 bool node_core_quiet(const struct node_core *core);

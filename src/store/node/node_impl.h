@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "store/node/alloc.h"
+#include "store/evict/curve.h"
 #include "store/evict/evict.h"
 #include "store/node/node_core.h"
 #include "store/object.h"
@@ -29,6 +30,7 @@ enum {
     REGISTER_RETRY_MS = 1000,
     COMMIT_RETRY_MS = 3000, /* beyond the time an upsert may take at the master */
     RETRY_MS = 10,          /* the queue to the master was full */
+    TOUCH_RUN = 256,        /* touched objects looked at together, for prefixes among them */
     EVICT_SLICE = 64,       /* objects evicted by the watermark in one tick */
 };
 
@@ -51,6 +53,7 @@ struct obj {
     uint8_t *at;         /* header in memory */
     uint64_t generation, version, length, offset;
     uint64_t promised;
+    uint64_t up;          /* id, as the policy knows it, of what a block hangs on; EVICT_NO_ID */
     struct store_key key; /* the name lies in the header once it is sealed, in the put before */
     struct put *put;      /* who waits for it, or NULL */
     uint32_t slot, block, segment, header_len;
@@ -137,6 +140,8 @@ struct node_core {
     uint64_t seed;
     struct alloc *alloc;
     struct evict *evict;
+    struct curve *curve; /* what other sizes of memory would hit */
+    uint32_t evictable;  /* objects the policy knows */
     struct obj **slabs;
     uint32_t slabs_max, slots; /* slots ever used */
     struct list free_slots;    /* through obj.link */
@@ -179,8 +184,11 @@ struct node_core {
 struct obj *node_obj_at(const struct node_core *core, uint32_t slot);
 struct obj *node_obj_find(const struct node_core *core, const struct store_key *key); /* present or unindexed */
 struct obj *node_obj_by_generation(const struct node_core *core, uint64_t generation);
+/* Makes room. `parent`: the id a block hangs on. */
 enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struct store_key *key,
-    const struct object_plan *plan, struct obj **out);                                  /* makes room */
+    const uint8_t parent[16], const struct object_plan *plan, struct obj **out);
+/* Somebody wants these, which are here, in this order: they count as used. */
+void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *objs, uint32_t count);
 void node_obj_move(struct node_core *core, struct obj *obj, enum store_ledger_row row); /* in the ledger */
 void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj); /* the policy may take it from now on */
 void node_obj_free(

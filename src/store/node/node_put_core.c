@@ -116,7 +116,7 @@ static enum mc_status put_prepare(struct node_core *core, uint64_t now, struct p
         memcpy(put->name, key.name.ptr, key.name.len);
         key.name.ptr = put->name;
     }
-    status = node_obj_create(core, now, &key, &put->plan, &put->obj);
+    status = node_obj_create(core, now, &key, m->meta.parent, &put->plan, &put->obj);
     if (status != MC_OK)
         return status;
     put->obj->put = put;
@@ -341,8 +341,7 @@ static bool is_there(struct node_core *core, uint64_t now, uint32_t peer, const 
 
     if (!obj)
         return false;
-    if (obj->evictable)
-        evict_touch(core->evict, obj->slot, now);
+    node_objs_used(core, now, &obj, 1);
     reply.put_reply =
         (struct store_put_reply){.existed = true, .unindexed = obj->state == OBJ_UNINDEXED, .version = obj->version};
     node_reply(core, peer, &reply);

@@ -40,6 +40,50 @@ struct obj *node_obj_by_generation(const struct node_core *core, uint64_t genera
     return node ? container_of(node, struct obj, by_gen) : NULL;
 }
 
+/* ---- what the policy is told ---- */
+
+static uint64_t evict_id(const struct store_key *key)
+{
+    return store_key_hash(key, 0);
+}
+
+static uint64_t parent_id(const struct store_key *key, const uint8_t parent[16])
+{
+    struct store_key up = *key;
+
+    if (key->kind != MC_KEY_BLOCK)
+        return EVICT_NO_ID;
+    memcpy(up.id, parent, 16);
+    return evict_id(&up);
+}
+
+/* Without memory for it policy and curve know less, and nothing else is lost. */
+static void asked(struct node_core *core, uint64_t now, const struct evict_run *run)
+{
+    (void)evict_ask(core->evict, run, now);
+    (void)curve_ask(core->curve, run);
+}
+
+void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *objs, uint32_t count)
+{
+    uint64_t ids[TOUCH_RUN];
+
+    for (uint32_t i = 0, n; i < count; i += n) {
+        for (n = 0; i + n < count && n < TOUCH_RUN && (n == 0 || objs[i + n]->up == ids[n - 1]); n++)
+            ids[n] = evict_id(&objs[i + n]->key);
+        asked(core, now, &(struct evict_run){ids, n, objs[i]->up});
+        for (uint32_t j = i; j < i + n; j++)
+            if (objs[j]->evictable)
+                evict_touch(core->evict, objs[j]->slot, now);
+    }
+}
+
+static uint32_t next_victim(struct node_core *core, uint64_t now)
+{
+    (void)curve_full(core->curve, core->evictable);
+    return evict_victim(core->evict, now);
+}
+
 /* ---- ledger ---- */
 
 void node_obj_move(struct node_core *core, struct obj *obj, enum store_ledger_row row)
@@ -100,8 +144,10 @@ static void obj_release(struct node_core *core, struct obj *obj)
 
 static void forget_key(struct node_core *core, uint64_t now, struct obj *obj, enum evict_why why)
 {
-    if (obj->evictable)
+    if (obj->evictable) {
         evict_remove(core->evict, obj->slot, why, now);
+        core->evictable--;
+    }
     obj->evictable = false;
     if (obj->state == OBJ_COMMITTING || obj->state == OBJ_UNINDEXED || obj->state == OBJ_PRESENT)
         hashmap_del(&core->by_key, &obj->by_key);
@@ -147,7 +193,7 @@ static uint64_t cost_of(void *arg, uint32_t slot, uint64_t length)
 /* Free the cheapest run of neighbours near the policy's next victim and allocate there. */
 static enum mc_status take_run(struct node_core *core, uint64_t now, uint64_t size, uint32_t owner, uint32_t *block)
 {
-    uint32_t victim = evict_victim(core->evict, now), slot;
+    uint32_t victim = next_victim(core, now), slot;
     struct alloc_place place;
     struct alloc_run run;
     struct alloc_run_iter it;
@@ -176,7 +222,7 @@ static enum mc_status space_get(struct node_core *core, uint64_t now, uint64_t s
     if (status != MC_ENOSPC)
         return status;
     while (alloc_free_bytes(core->alloc) < size) {
-        uint32_t victim = evict_victim(core->evict, now);
+        uint32_t victim = next_victim(core, now);
 
         if (victim == EVICT_NONE)
             return MC_ENOSPC;
@@ -201,7 +247,7 @@ void node_watermark(struct node_core *core, uint64_t now)
         uint32_t victim = EVICT_NONE;
 
         if (used_bytes(core) > total / 100 * core->limits.low_percent)
-            victim = evict_victim(core->evict, now);
+            victim = next_victim(core, now);
         if (victim == EVICT_NONE)
             core->evicting = false;
         else
@@ -213,15 +259,18 @@ void node_watermark(struct node_core *core, uint64_t now)
 
 /* ---- life of an object ---- */
 
-enum mc_status node_obj_create(
-    struct node_core *core, uint64_t now, const struct store_key *key, const struct object_plan *plan, struct obj **out)
+enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struct store_key *key,
+    const uint8_t parent[16], const struct object_plan *plan, struct obj **out)
 {
-    struct obj *obj = slot_get(core);
+    uint64_t id = evict_id(key), up = parent_id(key, parent);
+    struct obj *obj;
     struct alloc_place place;
     enum mc_status status;
 
+    asked(core, now, &(struct evict_run){&id, 1, up});
+    obj = slot_get(core);
     if (!obj) { /* at the ceiling of objects: one goes */
-        uint32_t victim = evict_victim(core->evict, now);
+        uint32_t victim = next_victim(core, now);
 
         if (victim == EVICT_NONE)
             return MC_ENOSPC;
@@ -242,6 +291,7 @@ enum mc_status node_obj_create(
     obj->header_len = plan->header_len;
     obj->length = plan->length;
     obj->key = *key;
+    obj->up = up;
     obj->generation = (uint64_t)core->self.epoch << 40 | ++core->next_generation;
     obj->state = OBJ_WRITING;
     obj->row = LEDGER_IN_FLIGHT;
@@ -268,7 +318,7 @@ void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj)
 {
     struct object_header header;
     struct evict_object what = {
-        .id = store_key_hash(&obj->key, 0),
+        .id = evict_id(&obj->key),
         .size = object_size(&(struct object_plan){.length = obj->length, .header_len = obj->header_len}),
         .parent = EVICT_NONE,
         .soft_pin = obj->soft_pin,
@@ -287,6 +337,7 @@ void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj)
         what.depth = header.depth;
     }
     obj->evictable = evict_add(core->evict, obj->slot, &what, now) == MC_OK;
+    core->evictable += obj->evictable;
     if (obj->evictable && (obj->pins || obj->hard_pin))
         evict_pin(core->evict, obj->slot, now);
     if (used_bytes(core) > alloc_total_bytes(core->alloc) / 100 * core->limits.high_percent)
