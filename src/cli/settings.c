@@ -104,7 +104,7 @@ static const struct opt_row conductor_rows[] = {
 
 static const struct opt_row evict_rows[] = {
     {"evict", OPT_STRING, AT(evict), NULL, .unit = "NAME",
-        .help = "eviction policy; default lru, leaves first; s3fifo, arc and opt in a replay only"},
+        .help = "eviction policy; default mooncake; lru for a node too, density, s3fifo, arc and opt in a replay only"},
 };
 
 static const struct opt_row policy_rows[] = {

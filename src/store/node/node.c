@@ -61,9 +61,9 @@ struct store_node {
     uint64_t beat_next_ns;
 
     pthread_mutex_t lock;
-    struct store_beat beat;         /* guarded by lock */
+    struct store_beat beat;        /* guarded by lock */
     double hit_ratio[CURVE_SIZES]; /* guarded by lock */
-    bool registered, quiet;         /* guarded by lock */
+    bool registered, quiet;        /* guarded by lock */
 };
 
 /* ---- after events ---- */

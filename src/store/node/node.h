@@ -73,7 +73,7 @@ struct store_node_status {
     double prefaulted; /* 0..1 of the memory is committed */
     bool huge_pages;
     double hit_ratio[CURVE_SIZES]; /* of blocks asked for, with memory of curve_sizes[] times this */
-    struct store_beat beat;         /* counters and ledger, at most 50 ms old while busy */
+    struct store_beat beat;        /* counters and ledger, at most 50 ms old while busy */
 };
 void store_node_status(struct store_node *node, struct store_node_status *out);
 
