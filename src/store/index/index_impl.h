@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "store/index/index_core.h"
+#include "store/index/prefix_core.h"
 #include "store/index/table_core.h"
 
 enum {
@@ -103,11 +104,11 @@ struct index_core {
     uint64_t counter;     /* of versions in this term */
     uint64_t seed;
     struct index_stats stats;
-    uint32_t *ghosts;                   /* hashes of keys that were evicted */
-    struct buf rows, locs, misses, out; /* scratch for answers */
-    uint16_t row_of[STORE_NODES_MAX];   /* member -> row of the present answer */
-    uint32_t lead_of[STORE_NODES_MAX];
+    uint32_t *ghosts;                           /* hashes of keys that were evicted */
+    struct buf rows, locs, misses, out;         /* scratch for answers */
+    uint16_t row_of[STORE_NODES_MAX];           /* member -> row of the present answer */
     uint64_t stamp, row_stamp[STORE_NODES_MAX]; /* row_of is valid when equal to stamp */
+    struct prefix_leads leads;                  /* of the last prefix query */
 };
 
 #define index_log(core, level, ...)                                                                                    \

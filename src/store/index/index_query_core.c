@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { LIST_MAX = 4096, PREFETCH_AHEAD = 6, PROMISE_STEP_MS = 250 };
+enum { LIST_MAX = 4096, PROMISE_STEP_MS = 250 };
 
 /* ---- rows: the nodes an answer names ---- */
 
@@ -156,33 +156,28 @@ void index_on_lookup(struct index_core *core, uint64_t now, uint32_t peer, const
 
 /* ---- prefix ---- */
 
-static struct store_key block_key(const struct store_prefix *q, uint32_t i, uint16_t shard)
-{
-    struct store_key key = {.ns = q->ns, .group = q->group, .shard = shard, .shards = q->shards, .kind = MC_KEY_BLOCK};
+/* A prefix query being answered. */
+struct prefix_answer {
+    struct index_core *core;
+    const struct store_prefix *query;
+    uint64_t now;
+    uint32_t promise_ms;
+    uint64_t bytes;
+};
 
-    memcpy(key.id, q->ids.ptr + 16 * (size_t)i, 16);
-    return key;
+static bool prefix_readable(const void *arg, uint16_t owner)
+{
+    const struct prefix_answer *answer = arg;
+
+    return index_readable(answer->core, owner);
 }
 
-/* Is this part of a block readable somewhere? *entry is it. */
-static bool part_readable(struct index_core *core, const struct store_key *key, uint32_t *entry)
+/* A part of a block of the prefix: promise its copies, and name those of the part that is asked for. */
+static void prefix_found(void *arg, uint32_t block, uint16_t shard, uint32_t entry)
 {
-    struct table_copy copy;
-
-    *entry = table_find(core->table, key);
-    if (*entry == TABLE_NONE)
-        return false;
-    for (uint32_t at = TABLE_NONE; table_next(core->table, *entry, &at, &copy);)
-        if (!copy.doomed && index_readable(core, copy.owner))
-            return true;
-    return false;
-}
-
-/* Answer with the copies of one block's part and count which nodes hold the prefix so far without a hole. */
-static void prefix_copies(struct index_core *core, uint64_t now, const struct store_prefix *q, uint32_t block,
-    uint32_t entry, bool wanted, struct store_found *found)
-{
-    uint32_t tell_ms = promise(core, now, entry, promise_ms_of(core, q->promise_ms));
+    struct prefix_answer *answer = arg;
+    struct index_core *core = answer->core;
+    uint32_t tell_ms = promise(core, answer->now, entry, answer->promise_ms);
     struct table_copy copy;
     uint32_t n = 0;
 
@@ -190,18 +185,14 @@ static void prefix_copies(struct index_core *core, uint64_t now, const struct st
         if (copy.doomed || !index_readable(core, copy.owner))
             continue;
         if (tell_ms)
-            index_promise(core, now, copy.owner, copy.generation, tell_ms);
-        if (!wanted)
+            index_promise(core, answer->now, copy.owner, copy.generation, tell_ms);
+        if (shard != answer->query->shard)
             continue;
-        if (core->row_stamp[copy.owner] != core->stamp)
-            core->lead_of[copy.owner] = 0;
         row_of(core, copy.owner, 0);
-        if (core->lead_of[copy.owner] == block)
-            core->lead_of[copy.owner]++;
-        if (!q->no_locations && n < MC_REPLICAS_MAX)
+        if (!answer->query->no_locations && n < MC_REPLICAS_MAX)
             loc_put(core, block, &copy, 0);
         if (n++ == 0)
-            found->bytes += copy.length;
+            answer->bytes += copy.length;
     }
 }
 
@@ -210,52 +201,38 @@ static void leads_write(struct index_core *core)
 {
     for (uint32_t i = 0; i < core->members_top; i++)
         if (core->row_stamp[i] == core->stamp)
-            le32_put(core->rows.data + (size_t)core->row_of[i] * STORE_ROW_SIZE + 24, core->lead_of[i]);
+            le32_put(core->rows.data + (size_t)core->row_of[i] * STORE_ROW_SIZE + 24,
+                prefix_lead(&core->leads, (uint16_t)i));
 }
 
 void index_on_prefix(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
 {
     const struct store_prefix *q = &msg->prefix;
-    uint32_t n = (uint32_t)(q->ids.len / 16), block;
+    struct prefix_answer answer = {core, q, now, promise_ms_of(core, q->promise_ms), 0};
+    const struct prefix_query query = {.table = core->table,
+        .ns = q->ns,
+        .group = q->group,
+        .shard = q->shard,
+        .shards = q->shards,
+        .ids = (const uint8_t(*)[16])q->ids.ptr,
+        .count = (uint32_t)(q->ids.len / 16),
+        .readable = prefix_readable,
+        .found = prefix_found,
+        .arg = &answer};
     struct store_msg reply = store_msg_reply(msg, MC_OK);
-    struct store_found found = {0};
 
     answer_begin(core);
-    for (block = 0; block < n; block++) {
-        uint32_t entry, mine = TABLE_NONE;
-        uint16_t shard = 0;
-
-        if (block + PREFETCH_AHEAD < n) {
-            struct store_key ahead = block_key(q, block + PREFETCH_AHEAD, q->shard);
-
-            table_prefetch(core->table, &ahead);
-        }
-        for (; shard < q->shards; shard++) { /* a hit only when all parts are there */
-            struct store_key key = block_key(q, block, shard);
-
-            if (!part_readable(core, &key, &entry))
-                break;
-            if (shard == q->shard)
-                mine = entry;
-        }
-        if (shard < q->shards)
-            break;
-        for (shard = 0; q->shards > 1 && q->promise_ms && shard < q->shards; shard++) {
-            struct store_key key = block_key(q, block, shard);
-
-            if (shard != q->shard && part_readable(core, &key, &entry))
-                prefix_copies(core, now, q, block, entry, false, &found);
-        }
-        prefix_copies(core, now, q, block, mine, true, &found);
-    }
+    uint32_t blocks = prefix_walk(&query, &core->leads);
     leads_write(core);
     core->stats.prefixes++;
-    core->stats.prefix_blocks += block;
-    found.blocks = block;
-    found.rebuilding = rebuilding(core);
-    found.rows = buf_slice(&core->rows);
-    found.locs = buf_slice(&core->locs);
-    reply.found = found;
+    core->stats.prefix_blocks += blocks;
+    reply.found = (struct store_found){
+        .bytes = answer.bytes,
+        .blocks = blocks,
+        .rebuilding = rebuilding(core),
+        .rows = buf_slice(&core->rows),
+        .locs = buf_slice(&core->locs),
+    };
     if (buf_status(&core->locs) != MC_OK)
         reply.status = MC_ETOOBIG;
     index_reply(core, peer, &reply);

@@ -1,11 +1,12 @@
 /* table_core.c - the index: flat hash tables of 8-byte slots over entries and copies that lie in slabs.
  *
- * A slot holds 32 bits of the hash and a number. Finding touches one or two cache lines of slots and then the entry, whose
- * first 32 bytes are the key. Growing re-places slots by their own hash bits and touches no entry, so that a table of a
+ * A slot holds 32 bits of the hash and a number. Finding touches one or two cache lines of slots and then that of the entry, which
+ * also says who has it. Growing re-places slots by their own hash bits and touches no entry, so that a table of a
  * million moves in about ten milliseconds; deleting shifts the run behind back, so there are no tombstones.
  *
  * Invariants: a slot's number is live; every copy is in the list of its entry, in the list of its owner, and in `by_copy`;
- * an entry has at least one copy. living[owner] counts its copies that are not doomed. */
+ * an entry has at least one copy. living[owner] counts its copies that are not doomed, and the owners
+ * in an entry are theirs. */
 #include "store/index/table_core.h"
 
 #include <assert.h>
@@ -13,7 +14,7 @@
 
 #include "base/hash.h"
 
-enum { SLAB_BITS = 12, SLAB_ITEMS = 1 << SLAB_BITS, FLAT_BITS_MIN = 8 };
+enum { SLAB_BITS = 12, SLAB_ITEMS = 1 << SLAB_BITS, FLAT_BITS_MIN = 8, LINE = 64 };
 
 struct slot {
     uint32_t hash;
@@ -43,8 +44,10 @@ struct entry {
     uint8_t live;
     uint32_t first; /* copy */
     uint32_t hash;
+    uint32_t far; /* living copies at owners from TABLE_NEAR on */
     uint64_t promised;
     struct name *name;
+    uint64_t near; /* a bit for each other owner of a living copy, so that prefix queries need not read copies */
 };
 
 struct name {
@@ -63,8 +66,9 @@ struct copy {
     uint8_t mark;
 };
 
-static_assert(sizeof(struct entry) == 56, "counted in table_bytes: 200 B an object in all");
-static_assert(sizeof(struct copy) <= 64, "as above");
+static_assert(
+    sizeof(struct entry) == LINE, "a find waits for one line; counted in table_bytes: 200 B an object in all");
+static_assert(sizeof(struct copy) <= LINE, "as above");
 
 struct table {
     struct flat by_key, by_copy;
@@ -157,7 +161,7 @@ static bool slabs_get(struct slabs *slabs, uint32_t *number)
         if (slabs->fresh >> SLAB_BITS == slabs->slab_count) {
             if (slabs->slab_count == slabs->slab_max)
                 return false;
-            slabs->slab[slabs->slab_count] = malloc((size_t)SLAB_ITEMS * slabs->item_size);
+            slabs->slab[slabs->slab_count] = aligned_alloc(LINE, (size_t)SLAB_ITEMS * slabs->item_size);
             if (!slabs->slab[slabs->slab_count])
                 return false;
             slabs->slab_count++;
@@ -266,9 +270,41 @@ uint32_t table_find(const struct table *table, const struct store_key *key)
     return find(table, key, (uint32_t)store_key_hash(key, table->seed));
 }
 
-void table_prefetch(const struct table *table, const struct store_key *key)
+/* Where a find for this hash would look first: an entry, whoever's it is, or TABLE_NONE. */
+static uint32_t likely(const struct flat *flat, uint32_t hash)
 {
-    __builtin_prefetch(&table->by_key.slots[(uint32_t)store_key_hash(key, table->seed) & table->by_key.mask]);
+    for (uint32_t i = hash & flat->mask; flat->slots[i].item; i = (i + 1) & flat->mask)
+        if (flat->slots[i].hash == hash)
+            return flat->slots[i].item - 1;
+    return TABLE_NONE;
+}
+
+/* Slot, entry and first copy are waited for by the whole group at a time. */
+void table_find_group(
+    const struct table *table, const struct store_key *key, const uint8_t (*ids)[16], uint32_t count, uint32_t *entries)
+{
+    struct store_key block = *key;
+    uint32_t hashes[TABLE_GROUP_MAX];
+
+    for (uint32_t i = 0; i < count; i++) {
+        memcpy(block.id, ids[i], 16);
+        hashes[i] = (uint32_t)store_key_hash(&block, table->seed);
+        __builtin_prefetch(&table->by_key.slots[hashes[i] & table->by_key.mask]);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        entries[i] = likely(&table->by_key, hashes[i]);
+        if (entries[i] != TABLE_NONE)
+            __builtin_prefetch(entry_at(table, entries[i]));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (entries[i] == TABLE_NONE)
+            continue;
+        memcpy(block.id, ids[i], 16);
+        if (!entry_is(entry_at(table, entries[i]), &block))
+            entries[i] = find(table, &block, hashes[i]);
+        if (entries[i] != TABLE_NONE && entry_at(table, entries[i])->far)
+            __builtin_prefetch(copy_at(table, entry_at(table, entries[i])->first));
+    }
 }
 
 uint32_t table_find_copy(const struct table *table, uint16_t owner, uint64_t generation, uint32_t *at)
@@ -332,6 +368,13 @@ bool table_next(const struct table *table, uint32_t entry, uint32_t *at, struct 
         return false;
     copy_out(copy_at(table, *at), copy);
     return true;
+}
+
+struct table_owners table_owners(const struct table *table, uint32_t entry)
+{
+    const struct entry *e = entry_at(table, entry);
+
+    return (struct table_owners){e->near, e->far};
 }
 
 uint32_t table_first_of(const struct table *table, uint16_t owner)
@@ -420,6 +463,34 @@ static void entry_destroy(struct table *table, uint32_t number)
     table->entry_count--;
 }
 
+/* A copy came to life: counters, and owners of its entry. */
+static void living_add(struct table *table, struct entry *e, uint16_t owner)
+{
+    if (owner < TABLE_NEAR)
+        e->near |= UINT64_C(1) << owner;
+    else
+        e->far++;
+    table->living_count++;
+    table->living[owner]++;
+}
+
+/* One is not alive any more (it is doomed or out of the entry's list already); its owner may have another one. */
+static void living_del(struct table *table, struct entry *e, uint16_t owner)
+{
+    bool more = false;
+
+    table->living_count--;
+    table->living[owner]--;
+    if (owner >= TABLE_NEAR) {
+        e->far--;
+        return;
+    }
+    for (uint32_t c = e->first; c != TABLE_NONE && !more; c = copy_at(table, c)->next)
+        more = copy_at(table, c)->owner == owner && !copy_at(table, c)->doomed;
+    if (!more)
+        e->near &= ~(UINT64_C(1) << owner);
+}
+
 static void copy_link(struct table *table, uint32_t entry, uint32_t number, const struct table_copy *from)
 {
     struct copy *copy = copy_at(table, number);
@@ -445,10 +516,8 @@ static void copy_link(struct table *table, uint32_t entry, uint32_t number, cons
     table->first_of[from->owner] = number;
     flat_add(&table->by_copy, copy_hash(table, from->owner, from->generation), number);
     table->copy_count++;
-    if (!from->doomed) {
-        table->living_count++;
-        table->living[from->owner]++;
-    }
+    if (!from->doomed)
+        living_add(table, e, from->owner);
 }
 
 enum mc_status table_add(struct table *table, const struct store_key *key, const struct table_copy *copy)
@@ -479,8 +548,7 @@ void table_doom(struct table *table, uint32_t entry, uint32_t at)
     if (copy->doomed)
         return;
     copy->doomed = true;
-    table->living_count--;
-    table->living[copy->owner]--;
+    living_del(table, entry_at(table, entry), copy->owner);
 }
 
 void table_remove(struct table *table, uint32_t entry, uint32_t at)
@@ -503,10 +571,8 @@ void table_remove(struct table *table, uint32_t entry, uint32_t at)
 
     flat_del(&table->by_copy, copy_hash(table, copy->owner, copy->generation), at);
     table->copy_count--;
-    if (!copy->doomed) {
-        table->living_count--;
-        table->living[copy->owner]--;
-    }
+    if (!copy->doomed)
+        living_del(table, e, copy->owner);
     slabs_put(&table->copies, at);
     if (e->first == TABLE_NONE)
         entry_destroy(table, entry);
