@@ -87,8 +87,10 @@ static enum mc_status read_next(struct cluster *c)
     if (status != MC_OK)
         return status == MC_ENOENT ? MC_OK : status;
     struct sim_request *request = calloc(1, sizeof(*request) + read.id_count * sizeof(uint64_t));
-    if (!request)
+    if (!request || kv_reserve(c->kv, read.id_count) != MC_OK) {
+        free(request);
         return MC_ENOMEM;
+    }
     list_init(&request->link);
     memcpy(request->ids, read.ids, read.id_count * sizeof(uint64_t));
     request->number = c->out->requests;

@@ -1,19 +1,19 @@
-/* kv.c - see kv.h. The directory keeps a set of nodes per block as the bits of a word. */
+/* kv.c - see kv.h. */
 #include "replay/kv.h"
 
 #include <stdlib.h>
 
-#include "base/idmap.h"
+#include "replay/directory.h"
 #include "store/evict/idpool.h"
 
 struct kv {
     const struct model *model;
     uint32_t nodes;
     struct idpool *pools[MODEL_PREFILL_MAX];
-    struct idmap where;
+    struct directory where;
     uint64_t out_free[MODEL_PREFILL_MAX],
         in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
-    uint64_t clock, copies, duplicated_max;
+    uint64_t clock, duplicated_max;
     double moved;
 };
 
@@ -25,15 +25,17 @@ enum mc_status kv_create(const struct model *model, const struct eviction *evict
         return MC_ENOMEM;
     kv->model = model;
     kv->nodes = (uint32_t)model->prefill;
-    for (uint32_t n = 0; n < kv->nodes; n++) {
-        if (idpool_create(eviction->policy, (uint32_t)(model->cache_tokens / model->block_tokens), &kv->pools[n]) !=
-            MC_OK) {
-            kv_destroy(kv);
-            return MC_ENOMEM;
-        }
-    }
+    uint32_t blocks = (uint32_t)(model->cache_tokens / model->block_tokens);
+    if (directory_init(&kv->where, (uint64_t)blocks * kv->nodes) != MC_OK)
+        goto undo;
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        if (idpool_create(eviction->policy, blocks, &kv->pools[n]) != MC_OK)
+            goto undo;
     *out = kv;
     return MC_OK;
+undo:
+    kv_destroy(kv);
+    return MC_ENOMEM;
 }
 
 void kv_destroy(struct kv *kv)
@@ -42,58 +44,27 @@ void kv_destroy(struct kv *kv)
         return;
     for (uint32_t n = 0; n < kv->nodes; n++)
         idpool_destroy(kv->pools[n]);
-    idmap_fini(&kv->where);
+    directory_fini(&kv->where);
     free(kv);
 }
 
-static uint64_t holders(const struct kv *kv, uint64_t id)
+enum mc_status kv_reserve(struct kv *kv, uint32_t count)
 {
-    uint64_t set = idmap_find(&kv->where, id);
-
-    return set == IDMAP_NONE ? 0 : set;
+    return directory_reserve(&kv->where, count);
 }
 
-uint32_t kv_prefix(const struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks)
+uint32_t kv_prefix(struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks)
 {
-    uint64_t whole = (UINT64_C(1) << kv->nodes) - 1, set;
-    uint32_t i = 0;
+    uint32_t blocks = directory_prefix(&kv->where, ids, count);
 
-    for (uint32_t n = 0; n < kv->nodes; n++)
-        node_blocks[n] = 0;
-    for (; i < count && (set = holders(kv, ids[i])) != 0; i++) {
-        for (uint64_t gone = whole & ~set; gone; gone &= gone - 1)
-            node_blocks[__builtin_ctzll(gone)] = i;
-        whole &= set;
-    }
-    for (; whole; whole &= whole - 1)
-        node_blocks[__builtin_ctzll(whole)] = i;
-    return i;
+    for (uint16_t n = 0; n < kv->nodes; n++)
+        node_blocks[n] = prefix_lead(&kv->where.leads, n);
+    return blocks;
 }
 
 uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t count)
 {
     return idpool_prefix(kv->pools[node], ids + from, count - from);
-}
-
-static enum mc_status leaves(struct kv *kv, uint32_t node, uint64_t id)
-{
-    uint64_t set = holders(kv, id) & ~(UINT64_C(1) << node);
-
-    kv->copies--;
-    if (set)
-        return idmap_set(&kv->where, id, set);
-    idmap_del(&kv->where, id);
-    return MC_OK;
-}
-
-static enum mc_status comes(struct kv *kv, uint32_t node, uint64_t id)
-{
-    uint64_t set = holders(kv, id), bit = UINT64_C(1) << node;
-
-    if (set & bit)
-        return MC_OK;
-    kv->copies++;
-    return idmap_set(&kv->where, id, set | bit);
 }
 
 enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to)
@@ -108,13 +79,14 @@ enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint3
     kv->clock += to - from;
     const uint64_t *victims = idpool_victims(pool, &gone);
     for (uint32_t i = 0; i < gone && status == MC_OK; i++)
-        if (!idpool_has(pool, victims[i]) && holders(kv, victims[i]) & UINT64_C(1) << node)
-            status = leaves(kv, node, victims[i]);
+        if (!idpool_has(pool, victims[i]))
+            directory_remove(&kv->where, (uint16_t)node, victims[i]);
     for (uint32_t i = from; i < to && status == MC_OK; i++)
         if (idpool_has(pool, ids[i]))
-            status = comes(kv, node, ids[i]);
-    if (kv->copies - kv->where.count > kv->duplicated_max)
-        kv->duplicated_max = kv->copies - kv->where.count;
+            status = directory_add(&kv->where, (uint16_t)node, ids[i]);
+    uint64_t twice = directory_copies(&kv->where) - directory_blocks(&kv->where);
+    if (twice > kv->duplicated_max)
+        kv->duplicated_max = twice;
     return status;
 }
 
@@ -158,7 +130,7 @@ uint64_t kv_fetch(
     uint64_t blocks_of[MODEL_PREFILL_MAX] = {0}, end = now, set;
     uint32_t i = from;
 
-    for (; i < to && (set = holders(kv, ids[i])) != 0; i++) {
+    for (; i < to && (set = directory_holders(&kv->where, ids[i])) != 0; i++) {
         uint32_t n = nearest(kv, node, set);
 
         blocks_of[n]++;
@@ -191,7 +163,7 @@ double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_
 uint64_t kv_copy_room(const struct kv *kv)
 {
     double max = MC_SCHED_COPIES_PART * kv->nodes * kv->model->cache_tokens;
-    double are = (double)(kv->copies - kv->where.count) * kv->model->block_tokens;
+    double are = (double)(directory_copies(&kv->where) - directory_blocks(&kv->where)) * kv->model->block_tokens;
 
     return max > are ? (uint64_t)(max - are) : 0;
 }

@@ -1,7 +1,6 @@
 /* kv.h - the KVCache of a simulated cluster: one pool per node, who has what, and the links between.
  *
- * A node belongs to a prefill instance. The directory is what the master's index is to the live system: for each block the nodes
- * that hold it. A link moves one thing at a time, in each direction of each node: a transfer begins when the sender's and the
+ * A node belongs to a prefill instance. Who has which block stands in the live master's index (directory.h). A link moves one thing at a time, in each direction of each node: a transfer begins when the sender's and the
  * receiver's side are free.
  *
  * Times are in nanoseconds of the simulation. Threads: one. */
@@ -19,8 +18,11 @@ enum mc_status kv_create(
     const struct model *model, const struct eviction *eviction, struct kv **out); /* or MC_ENOMEM */
 void kv_destroy(struct kv *kv);                                                   /* NULL is allowed */
 
+/* Prompts of up to so many blocks will come. MC_OK or MC_ENOMEM. */
+enum mc_status kv_reserve(struct kv *kv, uint32_t count);
+
 /* Blocks of the prompt each node holds from the first on, into node_blocks[prefill]; returned: all nodes together. */
-uint32_t kv_prefix(const struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks);
+uint32_t kv_prefix(struct kv *kv, const uint64_t *ids, uint32_t count, uint32_t *node_blocks);
 
 /* Blocks that this node holds from number `from` on. */
 uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t count);
