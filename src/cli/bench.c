@@ -1,4 +1,4 @@
-/* bench.c - mooncake bench transfer|store|serve: one row each. The parts are measured by their rooms. */
+/* bench.c - mooncake bench transfer|store|serve|index: one row each. The parts are measured by their rooms. */
 #include "cli/bench.h"
 
 #include <inttypes.h>
@@ -128,7 +128,7 @@ static int bench_store(struct cli *cli)
 static const struct {
     const char *name;
     int (*run)(struct cli *cli);
-} parts[] = {{"transfer", bench_transfer}, {"store", bench_store}, {"serve", bench_serve}};
+} parts[] = {{"transfer", bench_transfer}, {"store", bench_store}, {"serve", bench_serve}, {"index", bench_index}};
 
 int cmd_bench(struct cli *cli)
 {
@@ -140,6 +140,6 @@ int cmd_bench(struct cli *cli)
         if (edit_distance(cli->args[0], parts[i].name) <= 2)
             near = parts[i].name;
     }
-    return cli_fail(cli, CLI_USAGE, "no bench %s%s%s; there are transfer, store and serve", cli->args[0],
+    return cli_fail(cli, CLI_USAGE, "no bench %s%s%s; there are transfer, store, serve and index", cli->args[0],
         near ? ", did you mean " : "", near ? near : "");
 }

@@ -43,17 +43,17 @@ const struct cli_command cli_commands[] = {
         cmd_doctor, "  exit 0: all links stand; exit 1: one is broken, the line says which and what to do\n"},
     {"config", "Look", "values in effect and where each comes from", NULL, 0, 0, SET_EVERY, cmd_config,
         "  MOONCAKE_MEMORY=8G mooncake config\n  mooncake config --config mooncake.conf --json\n"},
-    {"bench", "Measure", "speed of a part", "transfer|store|serve", 1, 1,
+    {"bench", "Measure", "speed of a part", "transfer|store|serve|index", 1, 1,
         SET_LOG | SET_NET | SET_URL | SET_MASTER | SET_NODE | SET_CONDUCTOR | SET_ENGINE | SET_MODEL | SET_TOOL |
-            SET_TIMEOUT | SET_BENCH,
+            SET_TIMEOUT | SET_BENCH | SET_TRACE,
         cmd_bench,
         "  mooncake bench transfer --op read --size 1M --json\n  mooncake bench store --op get --size 64K\n"
-        "  mooncake bench serve --engine synthetic\n"},
+        "  mooncake bench serve --engine synthetic\n  mooncake bench index --trace FILE --instances 16 --json\n"},
     {"demo", "Measure", "three questions about one document, cold and from the cache", NULL, 0, 0,
         SET_LOG | SET_URL | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_REPORT, cmd_demo,
         "  mooncake demo --report report.json\n"},
     {"replay", "Measure", "a trace of requests through scheduler and eviction under simulated time", NULL, 0, 0,
-        SET_REPLAY | SET_EVICT | SET_POLICY | SET_REPORT | SET_TOOL, cmd_replay,
+        SET_TRACE | SET_REPLAY | SET_EVICT | SET_POLICY | SET_REPORT | SET_TOOL, cmd_replay,
         "  mooncake replay --trace FILE --policy global --speed 2\n"
         "  mooncake replay --trace FILE --compare random,least-load,local,global,mooncake\n"
         "  mooncake replay --trace FILE --compare all --report out.html\n"

@@ -168,7 +168,11 @@ static const struct opt_row bench_rows[] = {
     {"size", OPT_SIZE, AT(size), "1M", .min = 1, .max = 1 << 30, .help = "bytes of one operation"},
     {"batch", OPT_INT, AT(batch), "1", .min = 1, .max = 65536, .help = "operations submitted together"},
     {"seconds", OPT_FLOAT, AT(seconds), "3", .min = 0.1, .max = 86400, .help = "how long to measure"},
-    {"rounds", OPT_INT, AT(rounds), "5", .min = 1, .max = 1000, .help = "serve: rounds, interleaved with the baseline"},
+    {"rounds", OPT_INT, AT(rounds), "5", .min = 1, .max = 1000,
+        .help = "serve, index: rounds, interleaved with the baseline"},
+    {"instances", OPT_INT, AT(instances), "16", .min = 1, .max = 64, .help = "index: workers that report blocks"},
+    {"queries", OPT_INT, AT(queries), "1000000", .min = 0, .max = 1e12,
+        .help = "index: prompts whose answers are compared with a search from end to end"},
     {"plain", OPT_BOOL, AT(plain), "no", .help = "transfer: memory that is no memfd"},
     {"named", OPT_BOOL, AT(named), "no", .help = "store: named keys in place of block keys"},
     {"verify", OPT_BOOL, AT(verify), "no", .help = "compare what arrived with what was sent"},
@@ -179,9 +183,16 @@ static const struct opt_row top_rows[] = {
     {"interval-ms", OPT_MS, AT(interval_ms), "1s", .min = 100, .max = 3600000, .help = "time between two views"},
 };
 
-static const struct opt_row replay_rows[] = {
+static const struct opt_row trace_rows[] = {
     {"trace", OPT_STRING, AT(trace), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
         .help = "requests, one JSON object a line: timestamp, input_length, output_length, hash_ids"},
+    {"strict", OPT_BOOL, AT(strict), "no", .flags = OPT_ONLY_ARGV, .help = "a bad line of the trace is an error"},
+    {"seed", OPT_INT, AT(seed), "0", .min = 0, .max = 9e15, .flags = OPT_ONLY_ARGV,
+        .help = "replay: how ties are broken; other than 0: gaps between arrivals vary by 10 % too; bench index: of "
+                "its prompts"},
+};
+
+static const struct opt_row replay_rows[] = {
     {"one-pool", OPT_INT, AT(one_pool), "0", .min = 0, .max = 1 << 28, .unit = "BLOCKS", .flags = OPT_ONLY_ARGV,
         .help = "no cluster: hit rate of one pool of so many blocks"},
     {"cluster", OPT_STRING, AT(cluster), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
@@ -200,11 +211,8 @@ static const struct opt_row replay_rows[] = {
         .help = "runs over a range of cache-tokens, prefill, decode or speed: cache-tokens=1M..50M"},
     {"speed", OPT_FLOAT, AT(speed), "1", .min = 1e-6, .max = 1e6, .flags = OPT_ONLY_ARGV,
         .help = "requests arrive that much faster than in the trace"},
-    {"seed", OPT_INT, AT(seed), "0", .min = 0, .max = 9e15, .flags = OPT_ONLY_ARGV,
-        .help = "how ties are broken; other than 0: gaps between arrivals vary by 10 % too"},
     {"never-refuse", OPT_INT, AT(never_refuse), "-1", .min = -1, .max = 9e15, .flags = OPT_ONLY_ARGV,
         .help = "the request of this number (from 0) has no SLO: was it right to refuse it?"},
-    {"strict", OPT_BOOL, AT(strict), "no", .flags = OPT_ONLY_ARGV, .help = "a bad line of the trace is an error"},
 };
 
 static const struct opt_row help_rows[] = {
@@ -236,6 +244,7 @@ const struct settings_rows settings_table[] = {
     {SET_EVICT, "Eviction", evict_rows, COUNT(evict_rows)},
     {SET_POLICY, "Scheduling", policy_rows, COUNT(policy_rows)},
     {SET_REPORT, "Report", report_rows, COUNT(report_rows)},
+    {SET_TRACE, "Traces", trace_rows, COUNT(trace_rows)},
     {SET_REPLAY, "Replay of a trace", replay_rows, COUNT(replay_rows)},
     {SET_HELP, "Help", help_rows, COUNT(help_rows)},
     {0, NULL, NULL, 0},

@@ -40,7 +40,8 @@ enum settings_section {
     SET_EVICT = 1 << 23,
     SET_POLICY = 1 << 24, /* who gets a request, and when it is refused */
     SET_REPLAY = 1 << 25,
-    SET_EVERY = (1 << 26) - 1,
+    SET_TRACE = 1 << 26, /* a file of requests */
+    SET_EVERY = (1 << 27) - 1,
 };
 
 enum settings_engine { ENGINE_AUTO, ENGINE_SYNTHETIC, ENGINE_LLAMA };
@@ -101,7 +102,7 @@ struct settings {
 
     int op; /* index of op_names */
     uint64_t size;
-    int64_t batch, rounds;
+    int64_t batch, rounds, instances, queries;
     double seconds;
     bool plain, named, verify;
 
