@@ -44,11 +44,20 @@ struct cluster_options {
     void *arg;
 };
 
+/* Why tokens of prompts were computed. */
+struct missed_tokens {
+    uint64_t fresh;      /* nobody had stored them */
+    uint64_t evicted;    /* stored once, and gone */
+    uint64_t elsewhere;  /* in the cluster, and not fetched */
+    uint64_t uncachable; /* the last token, what fills no block, what has no id */
+};
+
 struct cluster_result {
     uint64_t requests, finished, rejected, good; /* good: finished within the SLO */
     uint64_t bad_lines, reordered;
     uint64_t prompt_tokens, own_tokens, remote_tokens; /* of prompts that were prefilled; the rest was computed */
-    uint64_t elsewhere_tokens;                         /* of those computed: were in the cluster, and not fetched */
+    uint64_t ssd_tokens;                               /* the same, from SSDs */
+    struct missed_tokens missed;                       /* of those computed: why */
     uint64_t duplicated_tokens;                        /* in caches more than once, the most at any time */
     double bytes_moved, load_max_over_mean, simulated_s;
     uint64_t event_hash;

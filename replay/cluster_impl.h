@@ -16,13 +16,14 @@ struct sim_request {
     struct list link; /* queued, waiting for prefill, for decode, or ended in this iteration */
     uint64_t number, arrived, ready, begun, first; /* times: ready: its KV is loaded; begun: its prefill */
     uint32_t tokens, output, id_count;
-    uint32_t reuse_blocks;        /* that may come from a cache */
-    uint32_t own_blocks, fetched; /* [0, own_blocks) from the own node, [own_blocks, fetched) from others */
-    uint32_t done_tokens;         /* of the prompt */
-    uint32_t counted_tokens;      /* of the prompt, in the instance's queued_tokens */
-    double expected_ms;           /* of prefill still to be done, as counted in the instance's backlog */
-    double work_ms;               /* for its rank in the queue (mc_sched_waiting) */
-    uint64_t asked;               /* in the queue: in which pass its turn was */
+    uint32_t reuse_blocks;              /* that may come from a cache */
+    uint32_t own_blocks, memory_blocks; /* [0, own_blocks) from the own node, [own_blocks, memory_blocks) from others */
+    uint32_t fetched;        /* [memory_blocks, fetched) from SSDs, then what has come to the own node since */
+    uint32_t done_tokens;    /* of the prompt */
+    uint32_t counted_tokens; /* of the prompt, in the instance's queued_tokens */
+    double expected_ms;      /* of prefill still to be done, as counted in the instance's backlog */
+    double work_ms;          /* for its rank in the queue (mc_sched_waiting) */
+    uint64_t asked;          /* in the queue: in which pass its turn was */
     uint16_t prefill, decode;
     uint32_t copy_tokens; /* of what is fetched, to be kept at its instance */
     bool started, held;   /* held: it had to wait in the queue */

@@ -4,13 +4,20 @@
 #include <stdlib.h>
 
 #include "replay/directory.h"
+#include "base/idmap.h"
 #include "store/evict/idpool.h"
+
+enum { GONE_MAX = 1 << 20 };
 
 struct kv {
     const struct model *model;
     uint32_t nodes;
     struct idpool *pools[MODEL_PREFILL_MAX];
     struct directory where;
+    struct idpool *ssds[MODEL_PREFILL_MAX]; /* NULL: none */
+    struct directory on_ssd;
+    struct idmap gone, gone_before; /* blocks nobody has any more, those of late and GONE_MAX before them */
+    uint64_t ssd_free[MODEL_PREFILL_MAX];
     uint64_t out_free[MODEL_PREFILL_MAX],
         in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
     uint64_t clock, duplicated_max;
@@ -26,10 +33,16 @@ enum mc_status kv_create(const struct model *model, const struct eviction *evict
     kv->model = model;
     kv->nodes = (uint32_t)model->prefill;
     uint32_t blocks = (uint32_t)(model->cache_tokens / model->block_tokens);
+    uint32_t ssd = (uint32_t)(model->ssd_tokens / model->block_tokens);
     if (directory_init(&kv->where, (uint64_t)blocks * kv->nodes) != MC_OK)
         goto undo;
     for (uint32_t n = 0; n < kv->nodes; n++)
         if (idpool_create(eviction->policy, blocks, &kv->pools[n]) != MC_OK)
+            goto undo;
+    if (ssd > 0 && directory_init(&kv->on_ssd, (uint64_t)ssd * kv->nodes) != MC_OK)
+        goto undo;
+    for (uint32_t n = 0; ssd > 0 && n < kv->nodes; n++)
+        if (idpool_create(eviction->policy, ssd, &kv->ssds[n]) != MC_OK)
             goto undo;
     *out = kv;
     return MC_OK;
@@ -44,7 +57,12 @@ void kv_destroy(struct kv *kv)
         return;
     for (uint32_t n = 0; n < kv->nodes; n++)
         idpool_destroy(kv->pools[n]);
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        idpool_destroy(kv->ssds[n]);
     directory_fini(&kv->where);
+    directory_fini(&kv->on_ssd);
+    idmap_fini(&kv->gone);
+    idmap_fini(&kv->gone_before);
     free(kv);
 }
 
@@ -67,6 +85,47 @@ uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_
     return idpool_prefix(kv->pools[node], ids + from, count - from);
 }
 
+/* ---- what comes and goes ---- */
+
+static uint64_t ssd_holders(const struct kv *kv, uint64_t id)
+{
+    return kv->on_ssd.table ? directory_holders(&kv->on_ssd, id) : 0;
+}
+
+/* Nobody has it any more: remembered, in bounded memory, to tell later what was evicted from what is new. */
+static enum mc_status note_gone(struct kv *kv, uint64_t id)
+{
+    if (directory_holders(&kv->where, id) || ssd_holders(kv, id))
+        return MC_OK;
+    if (kv->gone.count >= GONE_MAX) {
+        idmap_fini(&kv->gone_before);
+        kv->gone_before = kv->gone;
+        kv->gone = (struct idmap){0};
+    }
+    return idmap_set(&kv->gone, id, 1);
+}
+
+/* Memory evicted it: to the SSD, if there is one. */
+static enum mc_status move_down(struct kv *kv, uint32_t node, uint64_t id)
+{
+    struct idpool *ssd = kv->ssds[node];
+    enum mc_status status;
+    uint32_t gone;
+
+    if (!ssd)
+        return note_gone(kv, id);
+    if ((status = idpool_use(ssd, &(struct evict_run){&id, 1, EVICT_NO_ID}, kv->clock++)) != MC_OK)
+        return status;
+    const uint64_t *victims = idpool_victims(ssd, &gone);
+    for (uint32_t i = 0; i < gone && status == MC_OK; i++) {
+        directory_remove(&kv->on_ssd, (uint16_t)node, victims[i]);
+        status = note_gone(kv, victims[i]);
+    }
+    if (status != MC_OK)
+        return status;
+    return idpool_has(ssd, id) ? directory_add(&kv->on_ssd, (uint16_t)node, id) : note_gone(kv, id);
+}
+
 enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to)
 {
     struct idpool *pool = kv->pools[node];
@@ -78,9 +137,12 @@ enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint3
     status = idpool_use(pool, &(struct evict_run){ids + from, to - from, EVICT_NO_ID}, kv->clock);
     kv->clock += to - from;
     const uint64_t *victims = idpool_victims(pool, &gone);
-    for (uint32_t i = 0; i < gone && status == MC_OK; i++)
-        if (!idpool_has(pool, victims[i]))
-            directory_remove(&kv->where, (uint16_t)node, victims[i]);
+    for (uint32_t i = 0; i < gone && status == MC_OK; i++) {
+        if (idpool_has(pool, victims[i]))
+            continue;
+        directory_remove(&kv->where, (uint16_t)node, victims[i]);
+        status = move_down(kv, node, victims[i]);
+    }
     for (uint32_t i = from; i < to && status == MC_OK; i++)
         if (idpool_has(pool, ids[i]))
             status = directory_add(&kv->where, (uint16_t)node, ids[i]);
@@ -89,6 +151,20 @@ enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint3
         kv->duplicated_max = twice;
     return status;
 }
+
+void kv_missed(const struct kv *kv, const uint64_t *ids, uint32_t from, uint32_t to, struct kv_missed *add)
+{
+    for (uint32_t i = from; i < to; i++) {
+        if (directory_holders(&kv->where, ids[i]) || ssd_holders(kv, ids[i]))
+            add->elsewhere++;
+        else if (idmap_find(&kv->gone, ids[i]) != IDMAP_NONE || idmap_find(&kv->gone_before, ids[i]) != IDMAP_NONE)
+            add->evicted++;
+        else
+            add->fresh++;
+    }
+}
+
+/* ---- links ---- */
 
 static uint64_t later(uint64_t a, uint64_t b)
 {
@@ -146,6 +222,63 @@ uint64_t kv_fetch(
             end = later(end, transfer(kv, n, node, bytes, now));
     }
     return end;
+}
+
+/* When `blocks` of an SSD are with `node`, if they were asked for now. The SSD reads one thing at a time. */
+static uint64_t ssd_read(struct kv *kv, uint32_t from, uint32_t node, uint64_t blocks, uint64_t now)
+{
+    double bytes = (double)blocks * kv->model->block_tokens * kv->model->kv_token_bytes;
+
+    kv->ssd_free[from] = later(now, kv->ssd_free[from]) + (uint64_t)(bytes / kv->model->ssd_gb_s);
+    uint64_t end = kv->ssd_free[from] + (uint64_t)(kv->model->ssd_latency_ms * 1e6);
+    return from == node ? end : later(end, transfer(kv, from, node, bytes, now));
+}
+
+/* The same without doing it: what the SSD alone needs, at the speed of the slower of SSD and link. */
+static double ssd_ms(const struct kv *kv, uint32_t from, uint32_t node, uint64_t blocks, uint64_t now)
+{
+    double bytes = (double)blocks * kv->model->block_tokens * kv->model->kv_token_bytes;
+    double wait = kv->ssd_free[from] > now ? (double)(kv->ssd_free[from] - now) / 1e6 : 0;
+    double gb_s =
+        from != node && kv->model->link_gb_s < kv->model->ssd_gb_s ? kv->model->link_gb_s : kv->model->ssd_gb_s;
+
+    return wait + bytes / gb_s / 1e6 + kv->model->ssd_latency_ms;
+}
+
+uint64_t kv_fetch_ssd(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now,
+    double compute_ms_per_block, uint32_t *end)
+{
+    uint64_t blocks_of[MODEL_PREFILL_MAX] = {0}, done = now, set;
+    double longest = 0;
+    uint32_t i = from, count = 0, more;
+
+    *end = from;
+    for (; i < to; i++) {
+        if (directory_holders(&kv->where, ids[i]))
+            continue;
+        if ((set = ssd_holders(kv, ids[i])) == 0)
+            break;
+        count++;
+        blocks_of[set & UINT64_C(1) << node ? node : (uint32_t)__builtin_ctzll(set)]++;
+    }
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        if (blocks_of[n] > 0 && ssd_ms(kv, n, node, blocks_of[n], now) > longest)
+            longest = ssd_ms(kv, n, node, blocks_of[n], now);
+    if (count == 0 || longest >= compute_ms_per_block * (i - from))
+        return now;
+    for (uint32_t j = from; j < i; j++) {
+        if (directory_holders(&kv->where, ids[j])) {
+            done = later(done, kv_fetch(kv, node, ids, j, j + 1, now, &more));
+            continue;
+        }
+        for (set = ssd_holders(kv, ids[j]); set; set &= set - 1)
+            idpool_touch(kv->ssds[__builtin_ctzll(set)], ids[j], kv->clock++);
+    }
+    for (uint32_t n = 0; n < kv->nodes; n++)
+        if (blocks_of[n] > 0)
+            done = later(done, ssd_read(kv, n, node, blocks_of[n], now));
+    *end = i;
+    return done;
 }
 
 uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin)

@@ -3,6 +3,9 @@
  * A node belongs to a prefill instance. Who has which block stands in the live master's index (directory.h). A link moves one thing at a time, in each direction of each node: a transfer begins when the sender's and the
  * receiver's side are free.
  *
+ * With an SSD tier a block that memory evicts goes to its node's SSD, a pool of its own under the same policy, and is read from there by
+ * any node. A block that is used from there is in memory again, and stays on the SSD until that evicts it.
+ *
  * Times are in nanoseconds of the simulation. Threads: one. */
 #ifndef REPLAY_KV_H
 #define REPLAY_KV_H
@@ -34,6 +37,19 @@ enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint3
  * They count as used where they were read. */
 uint64_t kv_fetch(
     struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now, uint32_t *fetched);
+
+/* The same from SSDs, for blocks that no memory has: [from, *end), as far as they go on without a hole (blocks in memory between
+ * them come along), if that is sooner than `compute_ms_per_block` for each. */
+uint64_t kv_fetch_ssd(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now,
+    double compute_ms_per_block, uint32_t *end);
+
+/* Why the blocks [from, to) have to be computed. */
+struct kv_missed {
+    uint32_t fresh;     /* never stored, or so long ago that it is forgotten */
+    uint32_t evicted;   /* stored once, and gone */
+    uint32_t elsewhere; /* in the cluster and not fetched, or behind a hole */
+};
+void kv_missed(const struct kv *kv, const uint64_t *ids, uint32_t from, uint32_t to, struct kv_missed *add);
 
 /* Send the KV of a prompt from a prefill node to decode instance `decode` (0 ..), begun at `begin`. When the last byte is there. */
 uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin);

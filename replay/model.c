@@ -32,6 +32,8 @@ static const struct row rows[] = {
     ROW(link_gb_s, 100, 1e-6, 1e9),
     ROW(link_latency_ms, 0.02, 0, 1e6),
     ROW(own_gb_s, 160, 1e-6, 1e12),
+    ROW(ssd_gb_s, 12, 1e-6, 1e9),
+    ROW(ssd_latency_ms, 0.1, 0, 1e6),
     ROW(prefill_base_ms, 0, 0, 1e9),
     ROW(prefill_token_ms, FROM_ABOVE, 0, 1e9),
     ROW(prefill_pair_ms, FROM_ABOVE, 0, 1e9),
@@ -48,11 +50,16 @@ static const struct row rows[] = {
     ROW(prefill, 8, 1, MODEL_PREFILL_MAX),
     ROW(decode, 8, 1, MODEL_WORKERS_MAX - MODEL_PREFILL_MAX),
     ROW(cache_tokens, 3e6, 1, 1e12),
+    ROW(ssd_tokens, 0, 0, 1e12),
     ROW(decode_kv_tokens, 3e6, 1, 1e12),
     ROW(shared, 1, 0, 1),
 };
 
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+
+/* What --fit may set. */
+static const char *const coefficients[] = {"prefill_base_ms", "prefill_token_ms", "prefill_pair_ms", "decode_base_ms",
+    "decode_sequence_ms", "decode_kv_token_ns", "kv_token_bytes", NULL};
 
 static double *field_of(struct model *model, const struct row *row)
 {
@@ -73,8 +80,15 @@ static const struct row *row_find(const char *name)
     return NULL;
 }
 
-/* Fields of the file that begin with '#' are remarks. */
-static enum mc_status take_fields(struct model *model, json_t *object, char *why, size_t size)
+static bool is_one_of(const char *name, const char *const *names)
+{
+    while (*names && strcmp(*names, name) != 0)
+        names++;
+    return *names != NULL;
+}
+
+/* Fields of the file that begin with '#' are remarks. `only` (NULL: all) may be set. */
+static enum mc_status take_fields(struct model *model, json_t *object, const char *const *only, char *why, size_t size)
 {
     const char *name;
     json_t *value;
@@ -85,6 +99,10 @@ static enum mc_status take_fields(struct model *model, json_t *object, char *why
 
         if (name[0] == '#')
             continue;
+        if (row && only && !is_one_of(name, only)) {
+            snprintf(why, size, "'%s' is nothing that workers measure; it belongs into --cluster", name);
+            return MC_EINVAL;
+        }
         if (!row) {
             snprintf(why, size, "no value is called '%s'", name);
             return MC_EINVAL;
@@ -99,7 +117,7 @@ static enum mc_status take_fields(struct model *model, json_t *object, char *why
     return MC_OK;
 }
 
-enum mc_status model_read(struct model *model, const char *path, char *why, size_t size)
+static enum mc_status read_file(struct model *model, const char *path, const char *const *only, char *why, size_t size)
 {
     json_error_t error;
     json_t *object = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
@@ -110,13 +128,23 @@ enum mc_status model_read(struct model *model, const char *path, char *why, size
         return MC_EINVAL;
     }
     if (json_is_object(object)) {
-        status = take_fields(model, object, why, size);
+        status = take_fields(model, object, only, why, size);
     } else {
         snprintf(why, size, "this is JSON, but no object");
         status = MC_EINVAL;
     }
     json_decref(object);
     return status;
+}
+
+enum mc_status model_read(struct model *model, const char *path, char *why, size_t size)
+{
+    return read_file(model, path, NULL, why, size);
+}
+
+enum mc_status model_read_fit(struct model *model, const char *path, char *why, size_t size)
+{
+    return read_file(model, path, coefficients, why, size);
 }
 
 static void derive(double *field, double value)
@@ -137,6 +165,10 @@ enum mc_status model_complete(struct model *model, char *why, size_t size)
     derive(&model->decode_kv_token_ns, model->kv_token_bytes / memory * 1e9);
     if (model->cache_tokens < model->block_tokens) {
         snprintf(why, size, "a cache of %g tokens holds no block of %g", model->cache_tokens, model->block_tokens);
+        return MC_EINVAL;
+    }
+    if (model->ssd_tokens > 0 && model->shared == 0) {
+        snprintf(why, size, "an SSD tier wants a shared cache ('shared' 1)");
         return MC_EINVAL;
     }
     if (model_prefill_ms(model, 0, 1) <= 0 || model_decode_ms(model, 1, 1) <= 0) {

@@ -28,7 +28,7 @@ struct model {
     double layers, d_model, gqa, element_bytes, weight_bytes;
     /* an instance */
     double flops, utilisation, memory_gb_s, memory_utilisation;
-    double link_gb_s, link_latency_ms, own_gb_s;
+    double link_gb_s, link_latency_ms, own_gb_s, ssd_gb_s, ssd_latency_ms;
     /* coefficients; negative: from the above */
     double prefill_base_ms, prefill_token_ms, prefill_pair_ms;
     double decode_base_ms, decode_sequence_ms, decode_kv_token_ns;
@@ -38,7 +38,7 @@ struct model {
     double first_token_by_decode; /* 1: the first token comes out of a decode step, 0: of the prefill */
     double handover;              /* 1: KV travels from prefill to decode, 0: that costs nothing */
     /* the cluster */
-    double prefill, decode, cache_tokens, decode_kv_tokens;
+    double prefill, decode, cache_tokens, ssd_tokens, decode_kv_tokens; /* ssd_tokens 0: no SSD */
     double shared; /* 1: a node's cache can be read by all, 0: by its own instance only */
 };
 
@@ -47,6 +47,10 @@ void model_init(struct model *model);
 
 /* Set what the file names. MC_OK; MC_EINVAL or MC_ESYS and `why` filled. */
 enum mc_status model_read(struct model *model, const char *path, char *why, size_t size);
+
+/* Set the coefficients that live workers have measured: what a Conductor answers to GET /v1/fits/MODEL. As model_read(), and a value
+ * that is no coefficient is MC_EINVAL. */
+enum mc_status model_read_fit(struct model *model, const char *path, char *why, size_t size);
 
 /* Fill the coefficients that are still negative. MC_OK; MC_EINVAL and `why`: a value makes no sense. */
 enum mc_status model_complete(struct model *model, char *why, size_t size);

@@ -74,17 +74,21 @@ static enum mc_status future_read(const struct trace_options *options, struct fu
 }
 
 /* `curve` may be NULL. */
-static enum mc_status run(struct trace *trace, struct idpool *pool, struct curve *curve, replay_progress_fn *progress,
-    void *arg, struct one_pool_result *out)
+static enum mc_status run(const struct trace_options *options, struct trace *trace, struct idpool *pool,
+    struct curve *curve, replay_progress_fn *progress, void *arg, struct one_pool_result *out)
 {
     struct trace_request request;
     enum mc_status status;
 
     while ((status = trace_next(trace, &request)) == MC_OK) {
         struct evict_run prompt = {request.ids, request.id_count, EVICT_NO_ID};
+        uint32_t hit = idpool_prefix(pool, request.ids, request.id_count),
+                 most = (request.input_tokens - 1) / options->block_tokens;
 
         out->requests++;
-        out->hit_blocks += idpool_prefix(pool, request.ids, request.id_count);
+        out->hit_blocks += hit;
+        out->prompt_tokens += request.input_tokens;
+        out->hit_tokens += (uint64_t)(hit < most ? hit : most) * options->block_tokens;
         if ((status = idpool_use(pool, &prompt, out->blocks)) != MC_OK)
             return status;
         if (curve && (status = curve_ask(curve, &prompt)) != MC_OK)
@@ -118,7 +122,7 @@ enum mc_status one_pool_run(const struct trace_options *options, const struct ev
         opt_future(idpool_evict(pool), future.next, future.count);
     else if ((status = curve_create(eviction->policy, &curve)) != MC_OK)
         goto undo;
-    status = run(trace, pool, curve, progress, arg, out);
+    status = run(options, trace, pool, curve, progress, arg, out);
     if (curve)
         curve_read(curve, out->hit_rate_at);
     out->evicted = idpool_evicted(pool);

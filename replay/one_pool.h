@@ -14,6 +14,8 @@
 
 struct one_pool_result {
     uint64_t requests, blocks, hit_blocks, evicted;
+    uint64_t prompt_tokens,
+        hit_tokens; /* of prompts; as an engine reuses them: whole blocks, the last token computed */
     uint64_t bad_lines, reordered;
     double hit_rate;
     double

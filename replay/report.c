@@ -125,9 +125,9 @@ static void plot_end(struct plot *plot)
 static void legend(struct buf *out, const struct report *report)
 {
     buf_append_str(out, "<p class=\"legend\">");
-    for (size_t i = 0; i < report->run_count; i++) {
+    for (size_t i = 0; i < (report->sweep ? report->sweep->run_count : report->run_count); i++) {
         buf_printf(out, "<span style=\"color:%s\">&#9632;</span> ", colours[i % COLOURS]);
-        text(out, report->runs[i].policy);
+        text(out, report->sweep ? report->sweep->policies[i] : report->runs[i].policy);
         buf_append_str(out, " &nbsp; ");
     }
     buf_append_str(out, "</p>\n");
@@ -233,6 +233,40 @@ static void plot_curves(const struct report *report, struct buf *out)
     plot_end(&plot);
 }
 
+/* One figure of a sweep: a line a policy. */
+static void plot_sweep(const struct report_sweep *sweep, double values[][REPORT_POINTS], const char *title,
+    const char *unit, bool share, struct buf *out)
+{
+    double first = sweep->x[0], last = sweep->x[sweep->point_count - 1];
+    struct plot plot = {out, {first, last, last >= 20 * first, sweep->name}, {0, share ? 1 : 1e-3, false, unit}};
+
+    for (size_t i = 0; i < sweep->run_count && !share; i++)
+        for (size_t p = 0; p < sweep->point_count; p++)
+            plot.y.most = fmax(plot.y.most, values[i][p] * 1.05);
+    plot_begin(&plot, title);
+    for (size_t i = 0; i < sweep->run_count; i++) {
+        line_begin(&plot, i);
+        for (size_t p = 0; p < sweep->point_count; p++)
+            line_point(&plot, sweep->x[p], values[i][p]);
+        line_end(&plot, sweep->policies[i]);
+    }
+    plot_end(&plot);
+}
+
+static void sweep_table(const struct report_sweep *sweep, struct buf *out)
+{
+    buf_printf(
+        out, "<div><table><tr><th>policy<th>%s<th>TTFT mean, ms<th>p90<th>hit rate<th>goodput</tr>\n", sweep->name);
+    for (size_t i = 0; i < sweep->run_count; i++)
+        for (size_t p = 0; p < sweep->point_count; p++) {
+            buf_append_str(out, "<tr><td>");
+            text(out, sweep->policies[i]);
+            buf_printf(out, "<td>%g<td>%.0f<td>%.0f<td>%.3f<td>%.3f</tr>\n", sweep->x[p], sweep->ttft_mean[i][p],
+                sweep->ttft_p90[i][p], sweep->hit_rate[i][p], sweep->goodput[i][p]);
+        }
+    buf_append_str(out, "</table></div>\n");
+}
+
 /* ---- the page ---- */
 
 static const char head[] =
@@ -261,7 +295,7 @@ static void table(const struct report *report, struct buf *out)
 {
     buf_append_str(out,
         "<div><table><tr><th>policy<th>TTFT mean, ms<th>p50<th>p90<th>p99<th>TBT mean, ms<th>p99<th>hit rate<th>own"
-        "<th>other node<th>goodput<th>refused<th>load max/mean<th>moved, TB<th>duplicated, tokens</tr>\n");
+        "<th>other node<th>SSD<th>goodput<th>refused<th>load max/mean<th>moved, TB<th>duplicated, tokens</tr>\n");
     for (size_t i = 0; i < report->run_count; i++) {
         const struct cluster_result *r = report->runs[i].result;
         double all = (double)r->prompt_tokens;
@@ -271,27 +305,17 @@ static void table(const struct report *report, struct buf *out)
         buf_printf(out, "<td>%.0f<td>%.0f<td>%.0f<td>%.0f<td>%.1f<td>%.1f", stats_mean(&r->ttft),
             stats_at(&r->ttft, 0.5), stats_at(&r->ttft, 0.9), stats_at(&r->ttft, 0.99), stats_mean(&r->tbt),
             stats_at(&r->tbt, 0.99));
-        buf_printf(out, "<td>%.3f<td>%.3f<td>%.3f<td>%.3f<td>%.3f<td>%.2f<td>%.1f<td>%" PRIu64 "</tr>\n",
-            share((double)(r->own_tokens + r->remote_tokens), all), share((double)r->own_tokens, all),
-            share((double)r->remote_tokens, all), share((double)r->good, (double)r->requests),
-            share((double)r->rejected, (double)r->requests), r->load_max_over_mean, r->bytes_moved / 1e12,
-            r->duplicated_tokens);
+        buf_printf(out, "<td>%.3f<td>%.3f<td>%.3f<td>%.3f<td>%.3f<td>%.3f<td>%.2f<td>%.1f<td>%" PRIu64 "</tr>\n",
+            share((double)(r->own_tokens + r->remote_tokens + r->ssd_tokens), all), share((double)r->own_tokens, all),
+            share((double)r->remote_tokens, all), share((double)r->ssd_tokens, all),
+            share((double)r->good, (double)r->requests), share((double)r->rejected, (double)r->requests),
+            r->load_max_over_mean, r->bytes_moved / 1e12, r->duplicated_tokens);
     }
     buf_append_str(out, "</table></div>\n");
 }
 
-void report_write(const struct report *report, struct buf *out)
+static void runs_of(const struct report *report, struct buf *out)
 {
-    const struct cluster_result *first = report->runs[0].result;
-
-    buf_append_str(out, head);
-    buf_append_str(out, "<p>");
-    text(out, report->trace);
-    buf_printf(out,
-        ": %" PRIu64 " requests, %.0f prefill and %.0f decode instances, %.0f tokens of cache each<br><code>",
-        first->requests, report->model->prefill, report->model->decode, report->model->cache_tokens);
-    text(out, report->command);
-    buf_append_str(out, "</code></p>\n");
     table(report, out);
     legend(out, report);
     buf_append_str(out, "<main>\n");
@@ -300,5 +324,41 @@ void report_write(const struct report *report, struct buf *out)
     plot_series(report, out, false);
     plot_load(report, out);
     plot_curves(report, out);
-    buf_append_str(out, "</main></html>\n");
+    buf_append_str(out, "</main>");
+}
+
+static void sweep_of(const struct report *report, struct buf *out)
+{
+    struct report_sweep sweep = *report->sweep;
+
+    legend(out, report);
+    buf_append_str(out, "<main>\n");
+    plot_sweep(&sweep, sweep.ttft_mean, "Mean time to the first token", "ms", false, out);
+    plot_sweep(&sweep, sweep.ttft_p90, "Time to the first token of nine in ten requests", "ms", false, out);
+    plot_sweep(&sweep, sweep.hit_rate, "Hit rate", "of prompt tokens", true, out);
+    plot_sweep(&sweep, sweep.goodput, "Goodput", "of requests within the SLO", true, out);
+    plot_curves(report, out);
+    buf_append_str(out, "</main>\n");
+    sweep_table(&sweep, out);
+}
+
+void report_write(const struct report *report, struct buf *out)
+{
+    buf_append_str(out, head);
+    buf_append_str(out, "<p>");
+    text(out, report->trace);
+    if (report->run_count > 0)
+        buf_printf(out, ": %" PRIu64 " requests", report->runs[0].result->requests);
+    buf_printf(out, ", %.0f prefill and %.0f decode instances, %.0f tokens of cache each", report->model->prefill,
+        report->model->decode, report->model->cache_tokens);
+    if (report->model->ssd_tokens > 0)
+        buf_printf(out, ", %.0f on SSD", report->model->ssd_tokens);
+    buf_append_str(out, "<br><code>");
+    text(out, report->command);
+    buf_append_str(out, "</code></p>\n");
+    if (report->sweep)
+        sweep_of(report, out);
+    else
+        runs_of(report, out);
+    buf_append_str(out, "</html>\n");
 }

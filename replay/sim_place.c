@@ -115,6 +115,21 @@ static void decide(struct cluster *c, const struct sim_request *request, struct 
     c->options->policy->decide(&seen, &asked, decision, NULL);
 }
 
+/* The scheduler knows of memory only. What goes on behind that on SSDs is read when that is sooner than computing it. */
+static void load_from_ssd(struct cluster *c, struct sim_request *request)
+{
+    double block = c->model->block_tokens, from = request->fetched * block;
+    double per_block = request->reuse_blocks > request->fetched
+                           ? model_prefill_ms(c->model, from, request->reuse_blocks * block) /
+                                 (request->reuse_blocks - request->fetched)
+                           : 0;
+    uint64_t there = kv_fetch_ssd(c->kv, request->prefill, request->ids, request->fetched, request->reuse_blocks,
+        c->now, per_block, &request->fetched);
+
+    if (there > request->ready)
+        request->ready = there;
+}
+
 /* What the decision loads begins to come now; what is on the own node is looked at once more when the prefill begins. */
 static enum mc_status send(struct cluster *c, struct sim_request *request, const struct mc_sched_decision *decision)
 {
@@ -132,6 +147,9 @@ static enum mc_status send(struct cluster *c, struct sim_request *request, const
         request->ready = kv_fetch(c->kv, decision->prefill, request->ids, 0, load, c->now, &request->fetched);
     if (request->own_blocks > request->fetched)
         request->own_blocks = request->fetched;
+    request->memory_blocks = request->fetched;
+    if (c->model->ssd_tokens > 0 && decision->prefill < c->prefills)
+        load_from_ssd(c, request);
     decode->assigned++;
     decode->assigned_tokens += request->tokens;
     sim_hash(c, SIM_PLACED, request, (uint64_t)decision->prefill << 32 | decision->decode << 16 | request->fetched);

@@ -44,28 +44,38 @@ static void expect(struct cluster *c, struct sim_worker *worker, struct sim_requ
         worker->backlog_ms = 0; /* what is left of rounding */
 }
 
+/* What is reused, from where, and why the rest is not. `more` blocks have come to the own node since it was placed. */
+static void account(struct cluster *c, const struct sim_request *request, uint32_t more)
+{
+    uint32_t block = block_of(c), ssd = request->fetched - more - request->memory_blocks;
+    struct cluster_result *out = c->out;
+    struct kv_missed missed = {0};
+
+    out->prompt_tokens += request->tokens;
+    out->own_tokens += (uint64_t)(request->own_blocks + more) * block;
+    out->remote_tokens += (uint64_t)(request->memory_blocks - request->own_blocks) * block;
+    out->ssd_tokens += (uint64_t)ssd * block;
+    kv_missed(c->kv, request->ids, request->fetched, request->reuse_blocks, &missed);
+    out->missed.fresh += (uint64_t)missed.fresh * block;
+    out->missed.evicted += (uint64_t)missed.evicted * block;
+    out->missed.elsewhere += (uint64_t)missed.elsewhere * block;
+    out->missed.uncachable += request->tokens - (uint64_t)request->reuse_blocks * block;
+    struct series_slot *slot = series_at(&out->series, c->now);
+    slot->prompt_tokens += request->tokens;
+    slot->hit_tokens += (uint64_t)request->fetched * block;
+}
+
 /* Its first tokens go into an iteration: find out what is there of it. */
 static enum mc_status begin(struct cluster *c, struct sim_worker *worker, struct sim_request *request)
 {
-    uint32_t node_blocks[MODEL_PREFILL_MAX], there, from = c->model->shared != 0 ? request->fetched : 0, more = 0;
+    uint32_t more = 0;
 
-    there = kv_prefix(c->kv, request->ids, request->reuse_blocks, node_blocks);
+    if (c->model->shared == 0 && is_prefill(c, worker))
+        request->own_blocks = request->memory_blocks = request->fetched = 0;
     if (is_prefill(c, worker))
-        more = kv_own(c->kv, worker->index, request->ids, from, request->reuse_blocks);
-    if (is_prefill(c, worker) && c->model->shared == 0)
-        request->own_blocks = request->fetched = more;
-    else if (request->fetched == request->own_blocks)
-        request->own_blocks = request->fetched += more;
-    else
-        request->fetched += more; /* behind what came from others */
-    c->out->prompt_tokens += request->tokens;
-    c->out->own_tokens += (uint64_t)request->own_blocks * block_of(c);
-    c->out->remote_tokens += (uint64_t)(request->fetched - request->own_blocks) * block_of(c);
-    if (there > request->fetched)
-        c->out->elsewhere_tokens += (uint64_t)(there - request->fetched) * block_of(c);
-    struct series_slot *slot = series_at(&c->out->series, c->now);
-    slot->prompt_tokens += request->tokens;
-    slot->hit_tokens += (uint64_t)request->fetched * block_of(c);
+        more = kv_own(c->kv, worker->index, request->ids, request->fetched, request->reuse_blocks);
+    request->fetched += more;
+    account(c, request, more);
     request->started = true;
     request->begun = c->now;
     request->done_tokens = request->fetched * block_of(c);
@@ -249,10 +259,10 @@ static enum mc_status keep(struct cluster *c, const struct sim_worker *worker, c
     uint32_t whole = whole_blocks(c, request);
     enum mc_status status;
 
-    if (request->copy_tokens || request->own_blocks == request->fetched)
+    if (request->copy_tokens || request->own_blocks == request->memory_blocks)
         return kv_store(c->kv, worker->index, request->ids, 0, whole);
     status = kv_store(c->kv, worker->index, request->ids, 0, request->own_blocks);
-    return status == MC_OK ? kv_store(c->kv, worker->index, request->ids, request->fetched, whole) : status;
+    return status == MC_OK ? kv_store(c->kv, worker->index, request->ids, request->memory_blocks, whole) : status;
 }
 
 static enum mc_status end_prefill(struct cluster *c, struct sim_worker *worker, struct sim_request *request)

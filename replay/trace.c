@@ -168,6 +168,8 @@ static enum mc_status take_request(struct trace *trace, json_t *object, struct t
         snprintf(why, WHY_SIZE, "%s", in.message);
         return MC_EINVAL;
     }
+    if (trace->options.whole_blocks && request.id_count > request.input_tokens / trace->options.block_tokens)
+        request.id_count = request.input_tokens / trace->options.block_tokens;
     request.ids = trace->ids;
     *out = request;
     return MC_OK;

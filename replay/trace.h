@@ -31,6 +31,7 @@ typedef void trace_bad_fn(void *arg, uint64_t line, const char *why);
 struct trace_options {
     const char *path;
     uint32_t block_tokens; /* that one id stands for */
+    bool whole_blocks;     /* leave out the id of a last block that is not full: nobody caches it */
     bool strict;           /* a bad line ends the reading with MC_EINVAL */
     trace_bad_fn *bad;     /* may be NULL */
     void *arg;

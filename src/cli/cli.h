@@ -67,6 +67,7 @@ int cmd_demo(struct cli *cli);
 int cmd_calc(struct cli *cli);
 int cmd_bench(struct cli *cli);
 int cmd_replay(struct cli *cli);
+int cmd_plan(struct cli *cli);
 int cmd_top(struct cli *cli);
 int cmd_doctor(struct cli *cli);
 int cmd_config(struct cli *cli);

@@ -53,11 +53,15 @@ const struct cli_command cli_commands[] = {
         SET_LOG | SET_URL | SET_ENGINE | SET_MODEL | SET_TOOL | SET_TIMEOUT | SET_REPORT, cmd_demo,
         "  mooncake demo --report report.json\n"},
     {"replay", "Measure", "a trace of requests through scheduler and eviction under simulated time", NULL, 0, 0,
-        SET_TRACE | SET_REPLAY | SET_EVICT | SET_POLICY | SET_REPORT | SET_TOOL, cmd_replay,
+        SET_TRACE | SET_CLUSTER | SET_REPLAY | SET_EVICT | SET_POLICY | SET_REPORT | SET_TOOL, cmd_replay,
         "  mooncake replay --trace FILE --policy global --speed 2\n"
         "  mooncake replay --trace FILE --compare random,least-load,local,global,mooncake\n"
         "  mooncake replay --trace FILE --compare all --report out.html\n"
         "  mooncake replay --trace FILE --one-pool 5859 --evict lru --json\n"},
+    {"plan", "Measure", "the cheapest cluster that keeps the SLO for a trace", NULL, 0, 0,
+        SET_TRACE | SET_CLUSTER | SET_PLAN | SET_EVICT | SET_POLICY | SET_TOOL, cmd_plan,
+        "  mooncake plan --trace FILE --slo-ttft-ms 30s --slo-tbt-ms 100 --share 0.95\n"
+        "  mooncake plan --trace FILE --slo-ttft-ms 5s --speed 2 --json\n"},
     {"calc", "Measure", "size and transfer time of a KVCache", NULL, 0, 0, SET_CALC | SET_MODEL | SET_TOOL, cmd_calc,
         "  mooncake calc --layers 80 --kv-heads 8 --head-dim 128 --dtype fp16 --tokens 32K\n"
         "  mooncake calc --model SmolLM2.gguf --tokens 8K --json\n"},

@@ -192,27 +192,47 @@ static const struct opt_row trace_rows[] = {
                 "its prompts"},
 };
 
-static const struct opt_row replay_rows[] = {
-    {"one-pool", OPT_INT, AT(one_pool), "0", .min = 0, .max = 1 << 28, .unit = "BLOCKS", .flags = OPT_ONLY_ARGV,
-        .help = "no cluster: hit rate of one pool of so many blocks"},
+static const struct opt_row cluster_rows[] = {
     {"cluster", OPT_STRING, AT(cluster), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
         .help = "what the cluster is made of, as JSON; default LLaMA3-70B on 8 + 8 nodes (docs/replay.md)"},
+    {"fit", OPT_STRING, AT(fit), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
+        .help = "coefficients that live workers have measured: what a Conductor answers to GET /v1/fits/MODEL"},
     {"prefill", OPT_INT, AT(prefill), "0", .min = 0, .max = 63, .flags = OPT_ONLY_ARGV,
         .help = "prefill instances; 0: as --cluster says"},
     {"decode", OPT_INT, AT(decode), "0", .min = 0, .max = 65, .flags = OPT_ONLY_ARGV,
         .help = "decode instances; 0: as --cluster says"},
     {"cache-tokens", OPT_STRING, AT(cache_tokens), NULL, .unit = "COUNT", .flags = OPT_ONLY_ARGV,
         .help = "cache of one node: 3000000, 3M (M is a million); default as --cluster says"},
+    {"tiers", OPT_STRING, AT(tiers), NULL, .unit = "LIST", .flags = OPT_ONLY_ARGV,
+        .help = "tokens of cache of one node by tier: dram=3M,ssd=30M; no SSD when it is not named"},
+    {"speed", OPT_FLOAT, AT(speed), "1", .min = 1e-6, .max = 1e6, .flags = OPT_ONLY_ARGV,
+        .help = "requests arrive that much faster than in the trace"},
+    {"never-refuse", OPT_INT, AT(never_refuse), "-1", .min = -1, .max = 9e15, .flags = OPT_ONLY_ARGV,
+        .help = "the request of this number (from 0) has no SLO: was it right to refuse it?"},
+};
+
+static const struct opt_row plan_rows[] = {
+    {"share", OPT_FLOAT, AT(share), "0.9", .min = 1e-6, .max = 1, .flags = OPT_ONLY_ARGV,
+        .help = "share of requests that must be within the SLO"},
+    {"instances-max", OPT_INT, AT(instances_max), "63", .min = 1, .max = 63, .flags = OPT_ONLY_ARGV,
+        .help = "most instances of a kind to consider"},
+    {"price-instance", OPT_FLOAT, AT(price_instance), "1", .min = 0, .max = 1e12, .flags = OPT_ONLY_ARGV,
+        .help = "price of an instance, in any unit"},
+    {"price-cache", OPT_FLOAT, AT(price_cache), "0.02", .min = 0, .max = 1e12, .flags = OPT_ONLY_ARGV,
+        .help = "price of a million tokens of cache, in the same unit; default 328 GB of memory to a node of 8 GPUs"},
+};
+
+static const struct opt_row replay_rows[] = {
+    {"one-pool", OPT_INT, AT(one_pool), "0", .min = 0, .max = 1 << 28, .unit = "BLOCKS", .flags = OPT_ONLY_ARGV,
+        .help = "no cluster: hit rate of one pool of so many blocks"},
     {"compare", OPT_STRING, AT(compare), NULL, .unit = "NAMES", .flags = OPT_ONLY_ARGV,
         .help = "several policies side by side, with commas; all: every one"},
     {"requests-out", OPT_STRING, AT(requests_out), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
         .help = "write how each request ended, one JSON object a line"},
     {"sweep", OPT_STRING, AT(sweep), NULL, .unit = "NAME=FROM..TO", .flags = OPT_ONLY_ARGV,
         .help = "runs over a range of cache-tokens, prefill, decode or speed: cache-tokens=1M..50M"},
-    {"speed", OPT_FLOAT, AT(speed), "1", .min = 1e-6, .max = 1e6, .flags = OPT_ONLY_ARGV,
-        .help = "requests arrive that much faster than in the trace"},
-    {"never-refuse", OPT_INT, AT(never_refuse), "-1", .min = -1, .max = 9e15, .flags = OPT_ONLY_ARGV,
-        .help = "the request of this number (from 0) has no SLO: was it right to refuse it?"},
+    {"regret", OPT_BOOL, AT(regret), "no", .flags = OPT_ONLY_ARGV,
+        .help = "compare hits with those of one pool of all memory that knows the future; reads the trace twice more"},
 };
 
 static const struct opt_row help_rows[] = {
@@ -245,6 +265,8 @@ const struct settings_rows settings_table[] = {
     {SET_POLICY, "Scheduling", policy_rows, COUNT(policy_rows)},
     {SET_REPORT, "Report", report_rows, COUNT(report_rows)},
     {SET_TRACE, "Traces", trace_rows, COUNT(trace_rows)},
+    {SET_CLUSTER, "A simulated cluster", cluster_rows, COUNT(cluster_rows)},
+    {SET_PLAN, "Plan", plan_rows, COUNT(plan_rows)},
     {SET_REPLAY, "Replay of a trace", replay_rows, COUNT(replay_rows)},
     {SET_HELP, "Help", help_rows, COUNT(help_rows)},
     {0, NULL, NULL, 0},

@@ -41,7 +41,9 @@ enum settings_section {
     SET_POLICY = 1 << 24, /* who gets a request, and when it is refused */
     SET_REPLAY = 1 << 25,
     SET_TRACE = 1 << 26, /* a file of requests */
-    SET_EVERY = (1 << 27) - 1,
+    SET_CLUSTER = 1 << 27,
+    SET_PLAN = 1 << 28,
+    SET_EVERY = (1 << 29) - 1,
 };
 
 enum settings_engine { ENGINE_AUTO, ENGINE_SYNTHETIC, ENGINE_LLAMA };
@@ -114,6 +116,11 @@ struct settings {
     const char *cluster, *cache_tokens, *compare, *requests_out, *sweep;
     int64_t prefill, decode, seed, never_refuse;
     double speed;
+
+    const char *fit, *tiers;
+    bool regret;
+    double share, price_instance, price_cache;
+    int64_t instances_max;
 
     bool markdown;
 };

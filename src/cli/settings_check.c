@@ -88,12 +88,12 @@ static void check_name(struct check *check, const struct opt_value *value, const
 
 static void check_policy(struct check *check, const struct opt_value *value)
 {
-    check_name(check, value, value->value, check->sections & SET_REPLAY ? replay_policy_name_at : policy_at);
+    check_name(check, value, value->value, check->sections & SET_CLUSTER ? replay_policy_name_at : policy_at);
 }
 
 static void check_evict(struct check *check, const struct opt_value *value)
 {
-    check_name(check, value, value->value, check->sections & SET_REPLAY ? replay_evict_at : evict_at);
+    check_name(check, value, value->value, check->sections & SET_CLUSTER ? replay_evict_at : evict_at);
 }
 
 static void check_dtype(struct check *check, const struct opt_value *value)

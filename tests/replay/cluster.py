@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree
@@ -72,7 +73,9 @@ def test_by_hand(binary):
     r = run(binary, [request(0, 1536, 1, [1, 2, 3]), request(9000, 1536, 1, [1, 2, 4]), request(18000, 1536, 1, [1, 2, 3])],
             "--policy", "round-robin")
     near(r["ttft_ms"]["mean"], (1536 + 512 + 512) / 3, "reuse")
-    assert r["hit_tokens"] == {"own": 2048, "remote": 0, "ssd": 0, "missed": 2560, "missed_elsewhere": 0}, r["hit_tokens"]
+    assert r["hit_tokens"] == {"own": 2048, "remote": 0, "ssd": 0, "missed": 2560}, r["hit_tokens"]
+    # Why: the first prompt and block 4 are new, but the last token of each prompt is always computed and with it its block.
+    assert r["missed_tokens"] == {"new": 1024, "evicted": 0, "elsewhere": 0, "uncachable": 1536}, r["missed_tokens"]
     # Pairs: 1e-3 ms each; 1,000 tokens, then 512 of them reused.
     r = run(binary, [request(0, 1000, 1, [1, 2]), request(5000, 1000, 1, [1, 2])], "--policy", "round-robin",
             prefill_pair_ms=1e-3)
@@ -95,7 +98,7 @@ def test_links_by_hand(binary):
     # Caches of their own: computed once more, and it is known that it was elsewhere.
     r = run(binary, requests, "--policy", "round-robin", prefill=2, shared=0)
     near(r["ttft_ms"]["mean"], 1536, "not shared")
-    assert r["hit_tokens"]["missed_elsewhere"] == 1024
+    assert r["missed_tokens"]["elsewhere"] == 1024
     # A link too slow: loading is chosen only where it beats computing.
     r = run(binary, requests, "--policy", "global", prefill=2, link_gb_s=0.5)
     assert r["hit_tokens"]["remote"] == 0
@@ -115,11 +118,101 @@ def test_sums(binary):
             for r in runs:
                 hits = r["hit_tokens"]
                 total = sum(x["input_length"] for x in requests)
-                assert hits["own"] + hits["remote"] + hits["missed"] == total, r
+                assert hits["own"] + hits["remote"] + hits["missed"] == total and hits["ssd"] == 0, r
+                assert sum(r["missed_tokens"].values()) == hits["missed"], r
                 near(r["hit_rate"], (hits["own"] + hits["remote"]) / total, "hit rate")
                 assert r["requests"] == len(requests) and r["rejected"] == 0 and r["goodput"] == 1
                 assert r["load_max_over_mean"] >= 1 and r["evict"] == evict
                 assert r["ttft_ms"]["p50"] <= r["ttft_ms"]["p90"] <= r["ttft_ms"]["p99"] <= r["ttft_ms"]["max"]
+
+
+def test_ssd_by_hand(binary):
+    # Memory for four blocks, so two other prompts push the first one to the SSD. Then its beginning again: 2 blocks of 512 MB at 1 GB/s
+    # are 1,024 ms and 0.1 of latency, sooner than 2,048 ms of computing; the third block is computed.
+    requests = [request(0, 1536, 1, [1, 2, 3]), request(9000, 1536, 1, [4, 5, 6]), request(18000, 1536, 1, [7, 8, 9]),
+                request(27000, 1536, 1, [1, 2, 10])]
+    slow = {"prefill_token_ms": 2, "cache_tokens": 2048, "ssd_gb_s": 1, "ssd_latency_ms": 0.1}
+    r = run(binary, requests, "--policy", "global", ssd_tokens=10240, **slow)
+    assert r["hit_tokens"] == {"own": 0, "remote": 0, "ssd": 1024, "missed": 5120}, r
+    near(r["ttft_ms"]["mean"], (3 * 3072 + 1024.1 + 1024) / 4, "from SSD")
+    # No SSD: evicted, and that is known. An SSD slower than computing is left alone.
+    r = run(binary, requests, "--policy", "global", **slow)
+    assert r["hit_tokens"]["ssd"] == 0 and r["missed_tokens"]["evicted"] == 1024 and r["missed_tokens"]["new"] == 3072, r
+    r = run(binary, requests, "--policy", "global", ssd_tokens=10240, **{**slow, "ssd_gb_s": 0.4})
+    assert r["hit_tokens"]["ssd"] == 0 and r["missed_tokens"]["elsewhere"] == 1024, r
+    # The SSD is too small, too: what it evicted is gone.
+    r = run(binary, requests, "--policy", "global", ssd_tokens=512, **slow)
+    assert r["hit_tokens"]["ssd"] == 0 and r["missed_tokens"]["evicted"] == 1024, r
+    # Another node's SSD, and over a link of half its speed: 2,048 ms, then latency of both.
+    requests = [request(9000 * i, 1536, 1, [10 * i, 10 * i + 1, 10 * i + 2]) for i in range(6)] + [request(63000, 1536, 1, [0, 1, 99])]
+    r = run(binary, requests, "--policy", "round-robin", prefill=2, ssd_tokens=10240, **{**slow, "prefill_token_ms": 4, "link_gb_s": 0.5})
+    assert r["hit_tokens"]["ssd"] == 1024, r
+    again = [*requests[:6], request(54000, 600, 1), requests[6]]  # the turn is the other node's
+    other = run(binary, again, "--policy", "round-robin", prefill=2, ssd_tokens=10240, **{**slow, "prefill_token_ms": 4, "link_gb_s": 0.5})
+    assert other["hit_tokens"]["ssd"] == 1024, other
+    near(other["bytes_moved"] - r["bytes_moved"], 1024e6 + 600e6, "the link")
+    near(other["ttft_ms"]["mean"] * 8 - r["ttft_ms"]["mean"] * 7, 2400 + 1024 + 0.5 - 0.1, "the link")
+    with File(requests) as trace, Cluster(**slow) as cluster:
+        both = replay(binary, "--trace", trace, "--cluster", cluster, "--tiers", "dram=2048,ssd=10240", "--policy", "global")
+        assert both["hit_tokens"]["ssd"] == 1024
+        for bad in ("ssd", "ssd=", "nvme=3M", "ssd=0"):
+            assert "--tiers" in replay(binary, "--trace", trace, "--tiers", bad, fails=True), bad
+    with File(requests) as trace, Cluster(ssd_tokens=1e4, shared=0) as cluster:
+        assert "wants a shared cache" in replay(binary, "--trace", trace, "--cluster", cluster, fails=True)
+
+
+def test_regret(binary):
+    """Against one pool of all memory that knows the future: nothing is lost when nothing is evicted, never less than nothing with one
+    instance and prompts one after the other, and there is something to lose when memory is short."""
+    requests = chats(5, 300, 30, gap_ms=60_000)
+    with File(requests) as trace, Cluster() as cluster:
+        roomy = replay(binary, "--trace", trace, "--cluster", cluster, "--regret", "--policy", "global")
+        assert abs(roomy["regret"]) < 1e-6 and roomy["missed_tokens"]["evicted"] == 0, roomy
+        short = replay(binary, "--trace", trace, "--cluster", cluster, "--regret", "--policy", "global", "--cache-tokens", "30K")
+        assert 0.01 < short["regret"] and short["opt_hit_rate"] < roomy["opt_hit_rate"] + 1e-9, short
+        near(short["regret"], short["opt_hit_rate"] - short["hit_rate"], "regret")
+        assert "regret" not in replay(binary, "--trace", trace, "--cluster", cluster)
+    piped = subprocess.run([binary, "replay", "--trace", "/dev/stdin", "--regret"], input="", text=True, capture_output=True, check=False)
+    assert piped.returncode != 0 and "give a file" in piped.stderr, piped.stderr
+
+
+def test_fit(binary):
+    """Coefficients as a Conductor answers them take the place of the model's."""
+    with File([request(0, 1000, 5)]) as trace, File(text=json.dumps(
+            {"#model": "m", "#prefill_samples": 7, "prefill_base_ms": 5, "prefill_token_ms": 0.5, "prefill_pair_ms": 0,
+             "decode_base_ms": 20, "decode_sequence_ms": 1, "decode_kv_token_ns": 0, "kv_token_bytes": 1000})) as fit:
+        r = replay(binary, "--trace", trace, "--fit", fit, "--policy", "round-robin")
+        near(r["ttft_ms"]["mean"], 505, "prefill")
+        near(r["tbt_ms"]["mean"], 21, "decode")
+        with File(text='{"links": 3}') as bad:
+            assert "no value is called 'links'" in replay(binary, "--trace", trace, "--fit", bad, fails=True)
+        with File(text='{"prefill": 3}') as bad:
+            assert "belongs into --cluster" in replay(binary, "--trace", trace, "--fit", bad, fails=True)
+
+
+def plan(binary, *args, code=0):
+    done = subprocess.run([binary, "plan", *map(str, args), "--json"], text=True, capture_output=True, check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout) if code == 0 else done.stderr
+
+
+def test_plan(binary):
+    """The cheapest cluster: against all splits, one by one, of a cluster small enough for that."""
+    requests = chats(6, 200, 20, gap_ms=300)
+    slo = ("--slo-ttft-ms", "3s", "--slo-tbt-ms", "60", "--share", 0.9)
+    with File(requests) as trace, Cluster(cache_tokens=40000, link_gb_s=100, prefill_token_ms=0.3) as cluster:
+        best = plan(binary, "--trace", trace, "--cluster", cluster, *slo, "--instances-max", 16, "--price-cache", 0)
+        assert best["goodput"] >= 0.9 and best["keeps"] and best["price"] == best["prefill"] + best["decode"], best
+        for prefill in range(1, best["prefill"] + best["decode"]):
+            for decode in range(1, best["prefill"] + best["decode"] - prefill):
+                r = replay(binary, "--trace", trace, "--cluster", cluster, *slo[:4], "--prefill", prefill, "--decode", decode,
+                           "--cache-tokens", 160000)
+                assert r["goodput"] < 0.9, (prefill, decode, r["goodput"], best)
+        dear = plan(binary, "--trace", trace, "--cluster", cluster, *slo, "--instances-max", 16, "--price-cache", 100)
+        assert dear["cache_tokens"] < 160000 and dear["cache_tokens"] <= best["cache_tokens"] or dear["prefill"] <= best["prefill"], dear
+        said = plan(binary, "--trace", trace, "--cluster", cluster, "--slo-ttft-ms", 1, "--instances-max", 2, code=1)
+        assert "keep the SLO for 0.0000 of requests only" in said, said
+        assert "give the SLO" in plan(binary, "--trace", trace, code=2)
 
 
 def test_slo(binary):
@@ -246,6 +339,16 @@ def test_sweep(binary):
         assert alone["event_hash"] == ours[-1]["event_hash"]
         counts = replay(binary, "--trace", trace, "--sweep", "prefill=2..4")
         assert [r["prefill"] for r in counts] == [2, 3, 4]
+        with tempfile.TemporaryDirectory() as folder:
+            page = os.path.join(folder, "r.html")
+            runs = replay(binary, "--trace", trace, "--sweep", "prefill=2..4", "--compare", "global,mooncake", "--report", page)
+            with open(page, encoding="utf-8") as file:
+                text = file.read()
+            plots = re.findall(r"<svg.*?</svg>", text, re.S)
+            assert len(plots) == 5 and "nan" not in text and "inf" not in text
+            for plot in plots:
+                xml.etree.ElementTree.fromstring(plot)
+            assert all(f"<tr><td>{r['policy']}<td>{r['prefill']:g}<td>{r['ttft_ms']['mean']:.0f}<td>" in text for r in runs)
         for bad in ("cache-tokens", "cache-tokens=1..", "cache-tokens=9..1", "x=1..2", "prefill=1..99", "speed=a..b", "prefill=1..2x"):
             assert "--sweep" in replay(binary, "--trace", trace, "--sweep", bad, fails=True), bad
 
@@ -310,6 +413,6 @@ if __name__ == "__main__":
     elif len(sys.argv) > 2 and sys.argv[2] == "golden":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
-        main([test_by_hand, test_links_by_hand, test_sums, test_slo, test_order_of_the_queue, test_nobody_starves, test_just_in_time,
-              test_copies_where_it_pays, test_arguments,
+        main([test_by_hand, test_links_by_hand, test_ssd_by_hand, test_regret, test_fit, test_plan, test_sums, test_slo,
+              test_order_of_the_queue, test_nobody_starves, test_just_in_time, test_copies_where_it_pays, test_arguments,
               test_report, test_sweep, test_requests_out, test_hashes])

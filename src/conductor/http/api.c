@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "conductor/http/api.h"
+#include "conductor/http/fits.h"
 #include "conductor/http/parse.h"
 #include "conductor/http/status.h"
 #include "conductor/request.h"
@@ -151,12 +152,29 @@ static void on_status(struct http_req *req)
     http_reply_json(req, 200, status_json(conductor));
 }
 
+static void on_fits(struct http_req *req)
+{
+    struct conductor *conductor = http_user(req);
+    struct fleet_model *model = fleet_model_find(conductor->fleet, http_param(req, "id"));
+    json_t *fits = model ? fits_json(conductor->fleet, model) : NULL;
+
+    if (fits)
+        http_reply_json(req, 200, fits);
+    else if (model)
+        http_reply_error(
+            req, 404, NULL, NULL, "nothing_measured", "no worker of '%.64s' has measured anything yet", model->name);
+    else
+        http_reply_error(
+            req, 404, NULL, "model", "model_not_found", "the model '%.64s' is not served here", http_param(req, "id"));
+}
+
 const struct http_route api_routes[] = {
     {"POST", "/v1/chat/completions", on_chat, BODY_MAX},
     {"POST", "/v1/completions", on_completion, BODY_MAX},
     {"GET", "/v1/models", on_models},
     {"GET", "/v1/models/{id...}", on_model},
     {"GET", "/v1/requests/{id}/explain", on_explain},
+    {"GET", "/v1/fits/{id...}", on_fits},
     {"GET", "/v1/status", on_status},
     {"GET", "/healthz", on_health},
     {"GET", "/metrics", on_metrics},
