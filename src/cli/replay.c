@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "cli/replay.h"
+#include "replay/decisions.h"
 #include "replay/one_pool.h"
 
 /* ---- one pool ---- */
@@ -63,6 +64,40 @@ static int one_pool(struct cli *cli, const struct eviction *eviction)
     return CLI_OK;
 }
 
+/* ---- what a Conductor recorded ---- */
+
+static void tell_bad_decision(void *arg, uint64_t line, const char *why)
+{
+    const struct cli *cli = arg;
+
+    fprintf(stderr, "%s:%" PRIu64 ": %s\n", cli->set->decisions, line, why);
+}
+
+static int decisions(struct cli *cli)
+{
+    const char *name = cli->set->policy;
+    struct decisions_result r;
+    enum mc_status status =
+        decisions_run(cli->set->decisions, name ? replay_policy_find(name) : NULL, tell_bad_decision, cli, &r);
+
+    if (status != MC_OK)
+        return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->decisions,
+            status == MC_ESYS ? strerror(errno) : mc_status_str(status));
+    if (cli->set->strict && r.bad_lines > 0)
+        return cli_fail(cli, CLI_FAILED, "%s: a line is no decision, and --strict", cli->set->decisions);
+    if (cli->set->json)
+        return replay_print_json(
+            cli, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "policy", name ? name : "as recorded", "decisions",
+                     (json_int_t)r.decisions, "same", (json_int_t)r.same, "same_place", (json_int_t)r.same_place,
+                     "different_line", (json_int_t)r.different_line, "bad_lines", (json_int_t)r.bad_lines));
+    printf("%" PRIu64 " decisions, policy %s: %" PRIu64 " the same in every field, %" PRIu64
+           " run at the same workers\n",
+        r.decisions, name ? name : "as recorded", r.same, r.same_place);
+    if (r.different_line)
+        printf("the first that differs: line %" PRIu64 "\n", r.different_line);
+    return CLI_OK;
+}
+
 /* ---- a cluster ---- */
 
 /* One object, or with --compare an array of them. */
@@ -114,6 +149,8 @@ int cmd_replay(struct cli *cli)
 {
     struct eviction eviction;
 
+    if (cli->set->decisions)
+        return decisions(cli);
     if (!cli->set->trace)
         return cli_fail(cli, CLI_USAGE, "give --trace FILE");
     eviction_at(0, &eviction);

@@ -115,6 +115,7 @@ int cmd_conductor(struct cli *cli)
     opts.store_transport = set->transport;
     opts.host_id = set->host_id;
     opts.policy = set->policy;
+    opts.record = set->record;
     opts.slo_ttft_ms = (double)set->slo_ttft_ms;
     opts.slo_tbt_ms = (double)set->slo_tbt_ms;
     opts.queue_max = (uint32_t)set->queue_max;

@@ -98,6 +98,8 @@ static const struct opt_row conductor_rows[] = {
         .help = "address of the HTTP API and the page"},
     {"workers-listen", OPT_STRING, AT(workers_listen), "127.0.0.1:7481", .unit = "ADDR",
         .help = "address workers dial in to"},
+    {"record", OPT_STRING, AT(record), NULL, .unit = "FILE",
+        .help = "write traffic as a trace, ids only, and every decision into FILE.decisions; see replay --decisions"},
     {"queue-max", OPT_INT, AT(queue_max), "256", .min = 1, .max = 1 << 20,
         .help = "requests that may wait; more are answered 429"},
 };
@@ -231,6 +233,8 @@ static const struct opt_row replay_rows[] = {
         .help = "write how each request ended, one JSON object a line"},
     {"sweep", OPT_STRING, AT(sweep), NULL, .unit = "NAME=FROM..TO", .flags = OPT_ONLY_ARGV,
         .help = "runs over a range of cache-tokens, prefill, decode or speed: cache-tokens=1M..50M"},
+    {"decisions", OPT_STRING, AT(decisions), NULL, .unit = "FILE", .flags = OPT_ONLY_ARGV,
+        .help = "no cluster: make the decisions that a Conductor recorded (conductor --record) again, and compare"},
     {"regret", OPT_BOOL, AT(regret), "no", .flags = OPT_ONLY_ARGV,
         .help = "compare hits with those of one pool of all memory that knows the future; reads the trace twice more"},
 };

@@ -74,7 +74,7 @@ struct settings {
     uint64_t drain_ms;
     bool store;
 
-    const char *conductor_listen, *workers_listen, *policy;
+    const char *conductor_listen, *workers_listen, *policy, *record;
     uint64_t slo_ttft_ms, slo_tbt_ms;
     int64_t queue_max;
 
@@ -117,7 +117,7 @@ struct settings {
     int64_t prefill, decode, seed, never_refuse;
     double speed;
 
-    const char *fit, *tiers;
+    const char *fit, *tiers, *decisions;
     bool regret;
     double share, price_instance, price_cache;
     int64_t instances_max;

@@ -225,8 +225,10 @@ enum mc_status conductor_create(const struct conductor_opts *opts, struct conduc
         status = open_http(c, opts, err, err_size);
     if (status == MC_OK)
         status = open_store(c, opts, err, err_size);
+    if (status == MC_OK && opts->record && (status = record_open(opts->record, &c->record)) != MC_OK)
+        fail(err, err_size, status, opts->record);
     c->opts.http_listen = c->opts.fleet_listen = c->opts.master = c->opts.policy = NULL;
-    c->opts.store_transport = c->opts.host_id = NULL;
+    c->opts.store_transport = c->opts.host_id = c->opts.record = NULL;
     if (status != MC_OK) {
         conductor_destroy(c);
         return status;
@@ -295,6 +297,7 @@ void conductor_destroy(struct conductor *c)
         loop_timer_cancel(c->loop, &c->again);
         loop_destroy(c->loop);
     }
+    record_close(c->record);
     survey_free(c->survey);
     explain_fini(&c->explains);
     if (c->count.metrics)

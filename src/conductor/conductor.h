@@ -25,6 +25,7 @@ struct conductor_opts {
     const char *host_id;         /* NULL: the kernel's boot id */
     uint32_t ns;                 /* Store namespace */
     const char *policy;          /* name in the table of policies; NULL: the first one */
+    const char *record;          /* file that traffic is recorded into (record.h); NULL: none */
     double slo_ttft_ms;          /* 0: none; beyond it a request is refused with 429 */
     double slo_tbt_ms;           /* 0: none */
     uint32_t queue_max;          /* requests waiting for room; more are 429 */

@@ -11,6 +11,7 @@
 #include "conductor/explain.h"
 #include "conductor/fleet/fleet.h"
 #include "conductor/history.h"
+#include "conductor/record.h"
 #include "conductor/survey.h"
 #include "mooncake/scheduler.h"
 #include "mooncake/store.h"
@@ -40,6 +41,7 @@ struct conductor {
     struct conductor_counters count;
     struct explain_ring explains;
     struct history history;
+    struct record *record; /* NULL: traffic is not recorded */
     struct rng rng;
     struct list requests;    /* all, struct request.link */
     struct list queue;       /* those in REQ_QUEUED, struct request.queued */

@@ -150,6 +150,8 @@ static enum mc_sched_outcome decide(
 
     fleet_view(c->fleet, request->model, &request->tried, request->store_up, now, view);
     c->policy->decide(&view->snapshot, &ask, decision, &explain);
+    if (c->record)
+        record_decision(c->record, c->policy->name, &view->snapshot, &ask, decision);
     if (decision->outcome != MC_SCHED_HOLD || !request->queued_ns) /* one that holds is asked again and again */
         request->explain = explain_add(&c->explains, request->id, request->model, c->policy->name, &ask, decision, view,
             candidates, explain.candidate_count);

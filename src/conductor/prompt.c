@@ -143,18 +143,17 @@ static void on_prefix(void *arg, const struct prefix_answer *answer)
     request_queue(request);
 }
 
-/* Ids of all full blocks of the prompt. NULL: there are none, or no memory. */
-static struct mc_block_id *block_ids(const struct request *request, uint32_t *count)
+struct mc_block_id *request_block_ids(const struct request *request, uint32_t block_tokens, uint32_t *count)
 {
     const struct fleet_model *model = request->model;
     struct mc_block_chain chain;
     struct mc_block_id *ids;
-    uint32_t max = request->prompt_count / model->block_tokens;
+    uint32_t max = request->prompt_count / block_tokens;
     const char *salt = request->api.salt;
 
     ids = max ? malloc(max * sizeof *ids) : NULL;
-    if (!ids || mc_block_chain_init(
-                    &chain, &model->fingerprint, model->block_tokens, *salt ? salt : NULL, strlen(salt)) != MC_OK) {
+    if (!ids ||
+        mc_block_chain_init(&chain, &model->fingerprint, block_tokens, *salt ? salt : NULL, strlen(salt)) != MC_OK) {
         free(ids);
         return NULL;
     }
@@ -178,7 +177,9 @@ static void look_up(struct request *request)
     survey_poke(c->survey);   /* which node lies beside which worker has to be known while requests come */
     request->tried.count = 0; /* those were asked for tokens */
     request->store_up = c->store && !store_rests(c);
-    ids = request->store_up && !request->api.cache_off ? block_ids(request, &count) : NULL;
+    ids = request->store_up && !request->api.cache_off
+              ? request_block_ids(request, request->model->block_tokens, &count)
+              : NULL;
     if (ids)
         status = prefix_ask(c->store, c->loop, ids, count, c->opts.prefix_ms, on_prefix, request, &request->prefix);
     free(ids);

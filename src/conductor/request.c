@@ -113,6 +113,7 @@ void request_end(struct request *request, const char *outcome)
 
     metric_add(metric_with(c->count.requests, outcome), 1);
     log_debug("request %s ended: %s", request->id, outcome);
+    record_end(c->record, request->record);
     request_move(request, REQ_DONE);
     fleet_drop(&request->call);
     request_release_pins(request);
@@ -278,5 +279,7 @@ void request_begin(struct conductor *conductor, struct http_req *http, struct ap
     list_push_back(&conductor->requests, &request->link);
     conductor->request_count++;
     http_on_leave(http, on_leave, request);
+    if (conductor->record)
+        request->record = record_begin(conductor->record, request);
     start(request);
 }

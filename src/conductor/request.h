@@ -43,6 +43,7 @@ struct request {
     struct list link;   /* conductor->requests */
     struct list queued; /* conductor->queue */
     struct conductor *conductor;
+    struct record_line *record; /* NULL: nothing is recorded, or this one is written already */
     struct http_req *http;
     struct api_request api;
     enum request_state state;

@@ -49,6 +49,9 @@ void request_tokenise(struct request *request);
 /* The client has sent tokens: check and take them, and go on to the prefix. Gone. */
 void request_take_tokens(struct request *request);
 
+/* Ids of the prompt's full blocks of so many tokens; given. NULL: there are none, or no memory. */
+struct mc_block_id *request_block_ids(const struct request *request, uint32_t block_tokens, uint32_t *count);
+
 /* The Store has not answered about the prefix in time. Gone. */
 void request_looked_long_enough(struct request *request);
 
