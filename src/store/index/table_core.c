@@ -525,6 +525,7 @@ enum mc_status table_add(struct table *table, const struct store_key *key, const
     uint32_t hash = (uint32_t)store_key_hash(key, table->seed);
     uint32_t number, entry;
 
+    __builtin_prefetch(&table->by_key.slots[hash & table->by_key.mask]); /* while the other table is waited for */
     if (table_find_copy(table, copy->owner, copy->generation, &number) != TABLE_NONE)
         return MC_OK;
     if (table->copy_count >= table->copies_max)
