@@ -161,7 +161,7 @@ static enum mc_status start(
         client->node) /* puts go to the own segment at once: so wait until the client has heard of it */
         status = compat_node_wait(client->store, client->node, plan->connect_ms);
     if (status == MC_OK && client->node)
-        mc_store_own(client->store, client->node);
+        shell_own(client->store, client->node);
     return status;
 }
 

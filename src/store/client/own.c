@@ -9,7 +9,7 @@
 #include "store/node/node.h"
 #include "store/node/node_core.h"
 
-void mc_store_own(struct mc_store *store, struct store_node *node)
+void shell_own(struct mc_store *store, struct store_node *node)
 {
     atomic_store(&store->own.node, node);
 }

@@ -29,7 +29,7 @@ struct own {
 };
 
 /* From now on; NULL: no more. The node outlives the client, or this is called before it goes and no get is under way. */
-void mc_store_own(struct mc_store *store, struct store_node *node);
+void shell_own(struct mc_store *store, struct store_node *node);
 
 /* Do this get, and fill op->result. False: op is untouched, the content of its destination is undefined. */
 bool own_read(struct mc_store *store, struct mc_store_op *op);
