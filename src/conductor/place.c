@@ -184,15 +184,15 @@ double request_work_ms(const struct request *request)
 void request_wait(struct request *request, double retry_after_ms)
 {
     const struct conductor_opts *opts = &request->conductor->opts;
-    bool newcomer = request->queued_ns == 0;
     uint64_t until, now = request_now(request);
 
-    if (newcomer)
+    if (request->queued_ns == 0) {
         request->queued_ns = now;
+        request->queued_pass = request->conductor->pass;
+    }
+    request->retry_after_ms = retry_after_ms;
     until = deadline_min(deadline_after_ms(request->queued_ns, opts->queue_ms), request->deadline_ns);
-    if (newcomer && !request->answer_count && request->conductor->queue_count > opts->queue_max)
-        request_refuse(request, retry_after_ms, "the queue is full: %u requests wait", opts->queue_max);
-    else if (deadline_passed(until, now))
+    if (deadline_passed(until, now))
         request_refuse(request, retry_after_ms, "no room within %u ms", opts->queue_ms);
     else
         (void)loop_timer_set(request->conductor->loop, &request->timer, until);

@@ -89,8 +89,7 @@ static void on_tokenise_lost(struct fleet_call *call, enum mc_status status)
 
 static void on_tokenise_silent(struct fleet_call *call)
 {
-    fleet_drop(call);
-    request_tokenise(container_of(call, struct request, call));
+    request_tokens_late(container_of(call, struct request, call));
 }
 
 static const struct fleet_call_ops tokenise_ops = {
@@ -119,6 +118,17 @@ void request_tokenise(struct request *request)
             break;
     }
     request_fail(request, 503, "no_worker", "no worker for model '%s' answers", request->model->name);
+}
+
+/* A text of megabytes takes its time on a busy host: the last who can be asked is waited for. */
+void request_tokens_late(struct request *request)
+{
+    bool last = !fleet_any(request->conductor->fleet, request->model, &request->tried);
+
+    if (last && request_now(request) - request->started_ns < REQUEST_SILENT_MS * NS_PER_MS)
+        request_stays(request);
+    else
+        request_tokenise(request);
 }
 
 /* --- looking for the prefix --- */

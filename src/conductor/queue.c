@@ -51,6 +51,23 @@ static bool is_too_many(const struct request *request)
     return !request->tokens && request->model->held_pass + 1 == c->pass && c->queue_count > c->opts.queue_max;
 }
 
+static void refuse_full(struct request *request, double retry_after_ms)
+{
+    request_refuse(request, retry_after_ms, "the queue is full: %u requests wait", request->conductor->opts.queue_max);
+}
+
+/* Of those who found no room in this pass the last to come are too many. */
+static void refuse_last(struct conductor *c)
+{
+    for (struct list *it = c->queue.prev, *before; it != &c->queue && c->queue_count > c->opts.queue_max; it = before) {
+        struct request *request = list_entry(it, struct request, queued);
+
+        before = it->prev;
+        if (request->queued_pass == c->pass && !request->answer_count)
+            refuse_full(request, request->retry_after_ms);
+    }
+}
+
 void conductor_pump(struct conductor *c)
 {
     struct request *request;
@@ -63,7 +80,7 @@ void conductor_pump(struct conductor *c)
 
         request->pass = c->pass;
         if (is_too_many(request))
-            request_wait(request, RETRY_MS);
+            refuse_full(request, RETRY_MS);
         else if (request_place(request) == TURN_HELD)
             model->held_pass = c->pass;
     }
@@ -72,6 +89,7 @@ void conductor_pump(struct conductor *c)
         if (request->pass != c->pass)
             request_wait(request, RETRY_MS);
     }
+    refuse_last(c);
     fleet_promises_drop(c->fleet);
 }
 

@@ -15,7 +15,7 @@
 #include "conductor/http/reply.h"
 #include "conductor/request_impl.h"
 
-#define TOKENISE_MS 700   /* answered at once whatever the load is; then somebody else is asked */
+#define TOKENISE_MS 700   /* answered at once whatever the load is; then somebody else is asked, if there is one */
 #define STOPPING_MS 300   /* for the worker's account, when the answer is complete already */
 #define FLUSH_MS    60000 /* a client that takes nothing for so long has gone */
 #define STALL_MS    60000 /* without any event of a run: that worker is given up */
@@ -221,7 +221,7 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
         return;
     }
     switch (request->state) {
-    case REQ_TOKENISING: request_tokenise(request); break;
+    case REQ_TOKENISING: request_tokens_late(request); break;
     case REQ_LOOKUP: request_looked_long_enough(request); break;
     case REQ_QUEUED: conductor_pump(request->conductor); break;
     case REQ_STOPPING: request_complete(request); break;

@@ -71,6 +71,8 @@ struct request {
     unsigned moves;                           /* how often it had to go elsewhere */
     uint64_t nobody_ns;                       /* since when nobody is there for it; 0: somebody is */
     uint64_t queued_ns;                       /* since when it waits; 0: it does not */
+    uint64_t queued_pass;                     /* in which pass of the queue it began to */
+    double retry_after_ms;                    /* what it would be told if it were refused now */
     uint64_t pass;                            /* through the queue, in which its turn was last */
     double work_ms;                           /* for its rank there (mc_sched_waiting) */
     struct mc_sched_decision decision;        /* the first that ran */
@@ -100,7 +102,7 @@ enum request_turn {
 };
 enum request_turn request_place(struct request *request);
 
-/* It stays in the queue, unless too many are there or it has been for too long. Gone. */
+/* It stays in the queue, unless it has been there for too long. Gone. */
 void request_wait(struct request *request, double retry_after_ms);
 
 /* What its prompt costs the quickest worker. */

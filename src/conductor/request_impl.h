@@ -6,7 +6,7 @@
 #include "conductor/request.h"
 
 enum {
-    REQUEST_SILENT_MS = 5000,      /* a run on a suspect worker without a stand-in is given up after so long */
+    REQUEST_SILENT_MS = 5000, /* what a suspect worker without a stand-in was asked for is given up after so long */
     REQUEST_PENDING_MAX = 4 << 20, /* bytes of text that wait for a slow client; then it is cut */
 };
 
@@ -45,6 +45,9 @@ void request_refuse(struct request *request, double retry_after_ms, const char *
 
 /* Ask a worker for the prompt's tokens, or another one than those asked before; nobody is left: 503. Gone. */
 void request_tokenise(struct request *request);
+
+/* No tokens yet, for as long as they should take: somebody else is asked, if there is somebody. Gone. */
+void request_tokens_late(struct request *request);
 
 /* The client has sent tokens: check and take them, and go on to the prefix. Gone. */
 void request_take_tokens(struct request *request);

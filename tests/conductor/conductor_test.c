@@ -218,21 +218,21 @@ static void refuses_too_many(void **state)
 {
     struct fake_script script = good("w", 20);
     struct fake_worker *worker;
-    struct asker askers[2] = {0};
+    struct asker *askers[2];
     struct http_answer answer;
 
     script.mute = true; /* so the two stay open */
     start_conductor(small_limits);
     worker = start_worker(&script);
     for (int i = 0; i < 2; i++)
-        asker_start(&askers[i], chat(""));
+        askers[i] = asker_start(NULL, chat(""));
     assert_true(comes(&fake_worker_counts(worker)->runs, 2));
     answer = post(chat(""));
     assert_int_equal(retry_after_s(&answer), 1);
     assert_error(answer, 429, NULL, "2 are open");
     fake_worker_speak(worker);
     for (int i = 0; i < 2; i++)
-        assert_int_equal(asker_join(&askers[i]), 200);
+        assert_int_equal(asker_join(askers[i]), 200);
     assert_streams_whole(20); /* and there is room again */
     fake_worker_stop(worker);
 }
@@ -247,18 +247,18 @@ static void queues_and_refuses(void **state)
 {
     struct fake_script script = good("w", 10);
     struct fake_worker *worker;
-    struct asker askers[3] = {{.header = "X-Request-Id: runs"}, {.header = "X-Request-Id: waits"}};
+    struct asker *askers[3];
     struct http_answer answer;
 
     script.sequences_max = 1;
     script.mute = true;
     start_conductor(short_queue);
     worker = start_worker(&script);
-    asker_start(&askers[0], chat(""));
+    askers[0] = asker_start("X-Request-Id: runs", chat(""));
     assert_true(comes(&fake_worker_counts(worker)->runs, 1));
-    asker_start(&askers[1], chat(""));
+    askers[1] = asker_start("X-Request-Id: waits", chat(""));
     assert_true(status_comes("requests.queued", 1));
-    asker_start(&askers[2], chat(""));
+    askers[2] = asker_start(NULL, chat(""));
     assert_true(status_comes("requests.queued", 2));
     answer = post(chat(""));
     assert_in_range(retry_after_s(&answer), 1, 30);
@@ -269,7 +269,7 @@ static void queues_and_refuses(void **state)
     http_answer_free(&answer);
     fake_worker_speak(worker);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(asker_join(&askers[i]), 200);
+        assert_int_equal(asker_join(askers[i]), 200);
     assert_int_equal(fake_worker_counts(worker)->runs, 3);
     fake_worker_stop(worker);
 }
@@ -289,8 +289,7 @@ static void long_and_short(void (*change)(struct conductor_opts *opts), json_int
 {
     struct fake_script script = good("w", 10);
     struct fake_worker *worker;
-    struct asker askers[3] = {
-        {.header = "X-Request-Id: runs"}, {.header = "X-Request-Id: long"}, {.header = "X-Request-Id: short"}};
+    struct asker *askers[3];
     char prompt[3000];
 
     script.sequences_max = 1;
@@ -300,15 +299,15 @@ static void long_and_short(void (*change)(struct conductor_opts *opts), json_int
     worker = start_worker(&script);
     memset(prompt, 'x', sizeof prompt - 1);
     prompt[sizeof prompt - 1] = '\0';
-    asker_start(&askers[0], chat(""));
+    askers[0] = asker_start("X-Request-Id: runs", chat(""));
     assert_true(comes(&fake_worker_counts(worker)->runs, 1));
-    asker_start(&askers[1], chat_saying(prompt));
+    askers[1] = asker_start("X-Request-Id: long", chat_saying(prompt));
     assert_true(status_comes("requests.queued", 1));
-    asker_start(&askers[2], chat(""));
+    askers[2] = asker_start("X-Request-Id: short", chat(""));
     assert_true(status_comes("requests.queued", 2));
     fake_worker_speak(worker);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(asker_join(&askers[i]), 200);
+        assert_int_equal(asker_join(askers[i]), 200);
     begins[0] = begins_at("/v1/requests/long/explain");
     begins[1] = begins_at("/v1/requests/short/explain");
     fake_worker_stop(worker);
@@ -394,15 +393,15 @@ static void drains(void **state)
 {
     struct fake_script script = good("w", 30);
     struct fake_worker *worker;
-    struct asker asker = {0};
+    struct asker *asker;
 
     script.pace_ms = 10;
     start_conductor(NULL);
     worker = start_worker(&script);
-    asker_start(&asker, chat(""));
+    asker = asker_start(NULL, chat(""));
     assert_true(comes(&fake_worker_counts(worker)->runs, 1));
     assert_int_equal(conductor_drain(conductor, 30000), MC_OK);
-    assert_int_equal(asker_join(&asker), 200);
+    assert_int_equal(asker_join(asker), 200);
     fake_worker_stop(worker);
 }
 

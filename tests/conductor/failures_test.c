@@ -27,25 +27,26 @@ static void a_death_is_not_seen_in_the_stream(void **state)
     for (int die_at = 0; die_at < 8; die_at++) {
         struct fake_script bad = good("bad", 8), ok = good("ok", 8);
         struct fake_worker *dying, *healthy;
-        struct asker asker = {0};
+        struct asker *asker;
+        struct http_answer answer;
         struct stream stream;
 
         bad.die_at = die_at;
         bad.mute = true;
         bad.pace_ms = ok.pace_ms = 1;
         dying = start_worker(&bad);
-        asker_start(&asker, chat(",\"stream\":true"));
+        asker = asker_start(NULL, chat(",\"stream\":true"));
         assert_true(comes(&fake_worker_counts(dying)->runs, 1));
         healthy = start_worker(&ok);
         fake_worker_speak(dying);
-        asker_wait(&asker);
-        stream_parse(asker.answer.body, &stream);
+        answer = asker_wait(asker);
+        stream_parse(answer.body, &stream);
         assert_string_equal(stream.error, "");
         assert_words(stream.text, 8);
         assert_int_equal(json_integer_value(json_object_get(stream.mooncake, "moves")), 1);
         assert_int_equal(fake_worker_counts(healthy)->last_answer_count, die_at);
         stream_fini(&stream);
-        http_answer_free(&asker.answer);
+        http_answer_free(&answer);
         fake_worker_stop(dying);
         fake_worker_stop(healthy);
     }
@@ -56,27 +57,28 @@ static void silence_is_left_soon(void **state)
 {
     struct fake_script bad = good("bad", 8), ok = good("ok", 8);
     struct fake_worker *silent, *healthy;
-    struct asker asker = {0};
+    struct asker *asker;
+    struct http_answer answer;
     struct stream stream;
 
     bad.silent_at = 3;
     bad.mute = true;
     start_conductor(NULL);
     silent = start_worker(&bad);
-    asker_start(&asker, chat(",\"stream\":true"));
+    asker = asker_start(NULL, chat(",\"stream\":true"));
     assert_true(comes(&fake_worker_counts(silent)->runs, 1));
     healthy = start_worker(&ok);
     fake_worker_speak(silent);
-    asker_wait(&asker);
-    stream_parse(asker.answer.body, &stream);
+    answer = asker_wait(asker);
+    stream_parse(answer.body, &stream);
     assert_string_equal(stream.error, "");
     assert_words(stream.text, 8);
-    print_message("a silent worker was left within %.2f s\n", asker.answer.seconds);
-    assert_true(asker.answer.seconds < 15);
+    print_message("a silent worker was left within %.2f s\n", answer.seconds);
+    assert_true(answer.seconds < 15);
     assert_int_equal(fake_worker_counts(healthy)->continued, 1);
     assert_int_equal(fake_worker_counts(healthy)->last_answer_count, 3);
     stream_fini(&stream);
-    http_answer_free(&asker.answer);
+    http_answer_free(&answer);
     assert_streams_whole(8); /* and nobody is sent to the silent one */
     fake_worker_stop(silent);
     fake_worker_stop(healthy);

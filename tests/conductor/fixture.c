@@ -29,10 +29,13 @@ void start_conductor(void (*change)(struct conductor_opts *opts))
     assert_int_equal(conductor_start(conductor), MC_OK);
 }
 
+static void let_askers_go(void);
+
 int stop_conductor(void **state)
 {
     conductor_destroy(conductor);
     conductor = NULL;
+    let_askers_go();
     return 0;
 }
 
@@ -187,6 +190,9 @@ void assert_error(struct http_answer answer, long code, const char *param, const
 
 /* --- clients that ask beside us --- */
 
+/* Here and not in the frames of the tests: a test that fails leaves its frame while they still ask. */
+static struct asker askers[4];
+
 static void *asker_main(void *arg)
 {
     struct asker *asker = arg;
@@ -195,26 +201,41 @@ static void *asker_main(void *arg)
     return NULL;
 }
 
-void asker_start(struct asker *asker, const char *body)
+struct asker *asker_start(const char *header, const char *body)
 {
+    struct asker *asker = askers;
+
+    while (asker->body)
+        asker++;
+    assert_true(asker < askers + sizeof askers / sizeof askers[0]);
+    asker->header = header;
     asker->body = strdup(body); /* chat() has one buffer for all */
-    pthread_create(&asker->thread, NULL, asker_main, asker);
+    assert_int_equal(pthread_create(&asker->thread, NULL, asker_main, asker), 0);
+    return asker;
 }
 
-void asker_wait(struct asker *asker)
+struct http_answer asker_wait(struct asker *asker)
 {
     pthread_join(asker->thread, NULL);
     free(asker->body);
+    asker->body = NULL;
+    return asker->answer;
 }
 
 long asker_join(struct asker *asker)
 {
-    long code;
+    struct http_answer answer = asker_wait(asker);
+    long code = answer.code;
 
-    asker_wait(asker);
-    code = asker->answer.code;
-    http_answer_free(&asker->answer);
+    http_answer_free(&answer);
     return code;
+}
+
+static void let_askers_go(void)
+{
+    for (struct asker *asker = askers; asker < askers + sizeof askers / sizeof askers[0]; asker++)
+        if (asker->body)
+            (void)asker_join(asker);
 }
 
 bool comes(const atomic_uint *count, unsigned value)
@@ -235,6 +256,8 @@ bool status_comes(const char *path, json_int_t value)
         struct http_answer status = get("/v1/status");
 
         is = status.code == 200 && json_integer_value(at(&status, path)) == value;
+        if (!is && now_ns() >= until)
+            print_message("%s is not %lld: %s\n", path, (long long)value, status.body);
         http_answer_free(&status);
     }
     return is;

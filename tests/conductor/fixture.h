@@ -54,12 +54,12 @@ void assert_error(struct http_answer answer, long code, const char *param, const
 struct asker {
     pthread_t thread;
     struct http_answer answer;
-    char *body;
+    char *body;         /* NULL: nobody asks here */
     const char *header; /* may be NULL */
 };
-void asker_start(struct asker *asker, const char *body);
-void asker_wait(struct asker *asker); /* `answer` is the caller's then */
-long asker_join(struct asker *asker); /* wait, and return the answer's code alone */
+struct asker *asker_start(const char *header, const char *body);
+struct http_answer asker_wait(struct asker *asker); /* the answer is the caller's */
+long asker_join(struct asker *asker);               /* wait, and return the answer's code alone */
 
 /* Wait until a count is what it must become, or /v1/status has this number at this place; the bound is for what never comes. */
 bool comes(const atomic_uint *count, unsigned value);
