@@ -308,10 +308,32 @@ static enum mc_status start_engine(struct store_node *node, const struct store_n
     return te_create_on_loop(&te_opts, node->loop, &node->te);
 }
 
+static enum mc_status segment_add(struct store_node *node, uint64_t size, void *lent)
+{
+    struct te_memory memory = {.addr = lent, .len = size};
+    struct node_memory *m = &node->memory[node->segments];
+    enum mc_status status = lent ? mc_te_register(node->te, lent, size, MC_REGION_READ, &memory.key)
+                                 : te_alloc(node->te, size, MC_REGION_READ, &memory);
+
+    if (status != MC_OK) {
+        log_error("node: cannot %s a segment of %llu bytes: %s", lent ? "register" : "allocate",
+            (unsigned long long)size, mc_status_str(status));
+        return status;
+    }
+    if (!lent)
+        node->huge_pages = prefault_huge_pages(memory.addr, memory.len);
+    m->base = memory.addr;
+    m->size = memory.len;
+    memcpy(m->region, memory.key.bytes, STORE_REGION_KEY);
+    node->segments++;
+    return MC_OK;
+}
+
 static enum mc_status allocate(struct store_node *node, const struct store_node_opts *opts)
 {
     uint64_t left = opts->memory ? opts->memory : MEMORY_DEFAULT;
     uint64_t segment_size = opts->segment_size ? opts->segment_size : SEGMENT_DEFAULT;
+    uint8_t *lent = opts->lent;
 
     if (left < SEGMENT_MIN || segment_size < SEGMENT_MIN || left / segment_size >= STORE_SEGMENTS_MAX) {
         log_error("node: memory %llu in segments of %llu: at least 1 MiB each, at most %d segments",
@@ -319,20 +341,12 @@ static enum mc_status allocate(struct store_node *node, const struct store_node_
         return MC_EINVAL;
     }
     while (left >= SEGMENT_MIN) {
-        struct te_memory memory;
         uint64_t size = left < segment_size ? left : segment_size;
-        enum mc_status status = te_alloc(node->te, size, MC_REGION_READ, &memory);
+        enum mc_status status = segment_add(node, size, lent);
 
-        if (status != MC_OK) {
-            log_error(
-                "node: cannot allocate a segment of %llu bytes: %s", (unsigned long long)size, mc_status_str(status));
+        if (status != MC_OK)
             return status;
-        }
-        node->huge_pages = prefault_huge_pages(memory.addr, memory.len);
-        struct node_memory *m = &node->memory[node->segments++];
-        m->base = memory.addr;
-        m->size = memory.len;
-        memcpy(m->region, memory.key.bytes, STORE_REGION_KEY);
+        lent = lent ? lent + size : NULL;
         left -= size;
     }
     return MC_OK;

@@ -2,7 +2,7 @@
  *
  *     store_node ---- core (node_core.h)      what lies where; pure
  *         |---------- loop                    one thread: listener, clients, the link to the master, the Transfer Engine
- *         |---------- segments                sealed memfds of the Transfer Engine, readable by peers of this host
+ *         |---------- segments                sealed memfds of the Transfer Engine, readable by peers of this host; or memory lent
  *         |---------- heart                   its own thread and connection: a beat every 200 ms, whatever the loop does
  *         `---------- prefault                a thread that commits the memory in the background, then ends
  *
@@ -36,6 +36,8 @@ struct store_node_opts {           /* zero or NULL: the default */
     const char *policy;            /* of eviction; default: the first in the table */
     uint64_t memory;               /* bytes; default 1 GiB */
     uint64_t segment_size;         /* bytes of one memfd; default 1 GiB, at most */
+    void *lent;                    /* the memory itself, page-aligned and touched by nobody else until destroy: peers of
+                                    * this host read it as any other memory (shm-vm). Default: memfds of our own */
     bool ephemeral;
     bool no_prefault;        /* leave committing to first use */
     struct metrics *metrics; /* default: one of its own */
