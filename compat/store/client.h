@@ -86,9 +86,17 @@ uint64_t compat_registered(struct compat_client *client, const void *addr);
 
 enum { COMPAT_SEGMENT_ID = 37 }; /* with its NUL */
 
-/* `size` bytes beside the segment of setup, under the same name, until they are taken back or the client is closed.
- * COMPAT_INTERNAL: none at all, or no memory. */
-int compat_segment_mount(struct compat_client *client, uint64_t size, char id[COMPAT_SEGMENT_ID]);
+/* A place in a file, e.g. of /dev/shm. While it is mounted the file must neither be cut nor written by others. */
+struct compat_file {
+    const char *path;
+    uint64_t offset; /* whole pages */
+};
+
+/* `size` bytes beside the segment of setup, under the same name, until they are taken back or the client is closed; from `file`, which
+ * stays and keeps what was written last, or NULL: new ones.
+ * COMPAT_INTERNAL: none at all, no memory, no such file, not so much in it (logged), or somebody has mounted some of them already. */
+int compat_segment_mount(
+    struct compat_client *client, const struct compat_file *file, uint64_t size, char id[COMPAT_SEGMENT_ID]);
 
 /* Take it back; its objects go with it. For `grace_s` seconds they can still be read, while nothing new comes. COMPAT_INTERNAL: there
  * is none of that id. */

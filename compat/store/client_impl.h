@@ -80,9 +80,10 @@ static inline void compat_hull(uintptr_t *from, uintptr_t *to, const void *addr,
 int compat_plan(const struct compat_setup *setup, struct compat_plan *plan);
 uint32_t compat_env_u32(const char *name, uint32_t fallback);
 
-/* segments.c: a node of this process, not yet serving; until the master and the client know it; on close. */
-enum mc_status compat_node_create(
-    const struct compat_plan *plan, uint64_t memory, uint16_t port, const char *name, struct store_node **out);
+/* segments.c: a node of this process, not yet serving, in memory of its own or in what is lent; until the master and the client
+ * know it; on close. */
+enum mc_status compat_node_create(const struct compat_plan *plan, uint64_t memory, void *lent, uint16_t port,
+    const char *name, struct store_node **out);
 enum mc_status compat_node_wait(struct mc_store *store, const struct store_node *node, uint32_t timeout_ms);
 void compat_segments_drop(struct compat_client *client);
 

@@ -118,18 +118,18 @@ static enum mc_status start_node(
         uint16_t port = setup->name_only ? 0 : plan->port;
 
         name_client(client, plan, plan->port);
-        status = memory ? compat_node_create(plan, memory, port, client->hostname, &client->node) : MC_OK;
+        status = memory ? compat_node_create(plan, memory, NULL, port, client->hostname, &client->node) : MC_OK;
         if (status == MC_EEXIST && port) {
             log_warn("compat: port %u of %s is taken: the segment of that name listens at another", plan->port,
                 client->hostname);
-            status = compat_node_create(plan, memory, 0, client->hostname, &client->node);
+            status = compat_node_create(plan, memory, NULL, 0, client->hostname, &client->node);
         }
     } else {
         for (uint32_t i = 0; i < plan->tries && status == MC_EEXIST; i++) {
             uint16_t port = random_port(plan);
 
             name_client(client, plan, port);
-            status = memory ? compat_node_create(plan, memory, port, client->hostname, &client->node) : MC_OK;
+            status = memory ? compat_node_create(plan, memory, NULL, port, client->hostname, &client->node) : MC_OK;
         }
     }
     if (status == MC_OK && client->node)

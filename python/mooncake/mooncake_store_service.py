@@ -4,6 +4,7 @@
 
     PUT /api/put {"key", "value"}     GET /api/get/KEY     GET /api/exist/KEY     DELETE /api/remove/KEY     DELETE /api/remove_all
     POST /api/mount {"size"}          POST /api/unmount {"segment_ids", "grace_period_seconds"}
+    POST /api/mount_shm {"name", "size", "offset"}: a piece of /dev/shm/NAME          POST /api/unmount_shm, as unmount
 
 It listens on 127.0.0.1; another address by MOONCAKE_SERVICE_HOST, where every interface also needs MOONCAKE_INSECURE=1: nothing is
 authenticated. SIGTERM and SIGINT end it, and what its segment holds.
@@ -27,7 +28,7 @@ logger = logging.getLogger("mooncake_store_service")
 
 BODY_MAX = 1 << 30
 ENDS = {signal.SIGTERM, signal.SIGINT}
-ABSENT = ("mount_shm", "unmount_shm", "unmount_local_disk", "reconfigure")
+ABSENT = ("unmount_local_disk", "reconfigure")
 
 
 class Failure(Exception):
@@ -92,6 +93,17 @@ class Handler(BaseHTTPRequestHandler):
             raise Failure(500, f"Allocate and mount failed, ret={result['ret']}")
         self.answer(200, {"status": "success", "segment_ids": result["segment_ids"]})
 
+    def mount_shm(self, _):
+        asked = self.asked()
+        name, size, offset = asked.get("name"), asked.get("size"), asked.get("offset", 0)
+        if not isinstance(name, str) or name.strip("/") in ("", ".", "..") or "/" in name.strip("/") or \
+                not isinstance(size, int) or size <= 0 or not isinstance(offset, int) or offset < 0:
+            raise Failure(400, "Missing or invalid name or size")
+        result = self.store.mount_segment(f"/dev/shm/{name.strip('/')}", size, offset)
+        if result["ret"] != 0:
+            raise Failure(500, f"Mount failed, ret={result['ret']}")
+        self.answer(200, {"status": "success", "segment_ids": result["segment_ids"]})
+
     def unmount(self, _):
         asked = self.asked()
         ids, grace = asked.get("segment_ids"), asked.get("grace_period_seconds", 0)
@@ -108,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
     # ---- HTTP ----
 
     ROUTES = {("PUT", "put"): put, ("GET", "get"): get, ("GET", "exist"): exist, ("DELETE", "remove"): remove,
-              ("DELETE", "remove_all"): remove_all, ("POST", "mount"): mount, ("POST", "unmount"): unmount}
+              ("DELETE", "remove_all"): remove_all, ("POST", "mount"): mount, ("POST", "unmount"): unmount,
+              ("POST", "mount_shm"): mount_shm, ("POST", "unmount_shm"): unmount}
     WITH_KEY = ("get", "exist", "remove")
 
     def handle_request(self):

@@ -6,7 +6,6 @@
     X(create_copy_task, "copying by the master")                                                                       \
     X(create_move_task, "moving by the master")                                                                        \
     X(query_task, "copying and moving by the master")                                                                  \
-    X(mount_segment, "memory of the pool from a file (allocate_and_mount_segment() takes memory of this process)")     \
     X(unmount_local_disk_segment, "copies on disk")                                                                    \
     X(get_offload_rpc_read_count, "copies on disk")                                                                    \
     X(put_tensor, "tensors")                                                                                           \

@@ -22,8 +22,28 @@ static PyObject *allocate_and_mount_segment(PyObject *self, PyObject *args, PyOb
     if (!arguments(args, kw, "O|ss:allocate_and_mount_segment", names, &object, &protocol, &location) ||
         !number_take(object, "size", &size))
         return NULL;
-    WITHOUT_GIL(error = compat_segment_mount(client_of(self), size, id));
+    WITHOUT_GIL(error = compat_segment_mount(client_of(self), NULL, size, id));
     return mounted(error, id, size);
+}
+
+static PyObject *mount_segment(PyObject *self, PyObject *args, PyObject *kw)
+{
+    static const char *const names[] = {"path", "size", "offset", "protocol", "location", NULL};
+    PyObject *number, *offset = NULL;
+    const char *protocol = "tcp", *location = ""; /* as above */
+    struct compat_file file = {0};
+    char id[COMPAT_SEGMENT_ID];
+    uint64_t size;
+    int error;
+
+    if (!arguments(args, kw, "sO|Oss:mount_segment", names, &file.path, &number, &offset, &protocol, &location) ||
+        !number_take(number, "size", &size) || (offset && !number_take(offset, "offset", &file.offset)))
+        return NULL;
+    if (size == 0) /* as the existing one */
+        return Py_BuildValue("{s:i, s:[]}", "ret", 0, "segment_ids");
+    WITHOUT_GIL(error = compat_segment_mount(client_of(self), &file, size, id));
+    return error ? Py_BuildValue("{s:i, s:[]}", "ret", error, "segment_ids")
+                 : Py_BuildValue("{s:i, s:[s]}", "ret", 0, "segment_ids", id);
 }
 
 /* The first failure of the ids in order, or 0; the others go nevertheless. */
@@ -68,6 +88,9 @@ PyMethodDef store_segments_methods[] = {
     {METHOD(allocate_and_mount_segment), DOC("allocate_and_mount_segment", "size, protocol='tcp', location=''", "dict",
                                              "Give that much memory more to the pool: {'ret': 0 or a negative number, "
                                              "'segment_ids': [id], 'allocated_size': size}.")},
+    {METHOD(mount_segment), DOC("mount_segment", "path, size, offset=0, protocol='tcp', location=''", "dict",
+                                "Give a piece of a file, e.g. of /dev/shm, to the pool: {'ret': 0 or a negative "
+                                "number, 'segment_ids': [id]}. Nobody else may write to it or cut it meanwhile.")},
     {METHOD(unmount_and_free_segment),
         DOC("unmount_and_free_segment", "segment_ids, grace_period_seconds=0", "int",
             "Take memory back, with what lies in it; readable for the time of grace. 0, or -1: no such segment.")},

@@ -183,6 +183,13 @@ def test_rest_service():
             equal((code, len(ids), ask("/api/mount", "POST", b"{}")[0], ask("/api/unmount", "POST", b"{}")[0]), (200, 1, 400, 400))
             equal(ask("/api/unmount", "POST", json.dumps({"segment_ids": ids}).encode()), (200, '{"status": "success"}'))
             equal(ask("/api/unmount", "POST", json.dumps({"segment_ids": ids[0]}).encode()), (500, '{"error": "Unmount and free failed, ret=-1"}'))
+            with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared:
+                shared.truncate(8 << 20)
+                asked = {"name": os.path.basename(shared.name), "size": 8 << 20}
+                code, text = ask("/api/mount_shm", "POST", json.dumps(asked).encode())
+                equal((code, ask("/api/mount_shm", "POST", json.dumps({**asked, "name": "../x"}).encode())[0]), (200, 400))
+                equal(ask("/api/mount_shm", "POST", json.dumps(asked).encode()), (500, '{"error": "Mount failed, ret=-1"}'))  # once
+                equal(ask("/api/unmount_shm", "POST", text.encode()), (200, '{"status": "success"}'))
             equal((ask("/api/reconfigure", "POST", b"{}")[0], ask("/nothing")[0], ask("/api/get/")[0]), (501, 404, 404))
             equal(store_of(master, tenant_id="rest").get("a/b c"), b"hello")
             equal(service.end(), 0)

@@ -3,8 +3,10 @@
 Method: a real mooncake_master, clients of this process and others, buffers with addresses; results are compared as they are."""
 import inspect
 import os
+import tempfile
 import threading
 import time
+import zlib
 
 from cluster import MIB, Client, Master, Memory, equal, raises, run, store_of, wait_for
 from mooncake import store as module
@@ -407,6 +409,33 @@ def test_segments_come_and_go():
         other.close()
 
 
+def test_segments_of_a_file():
+    """What is put lies in the file, another process reads it; a piece is given once; whatever cannot be mounted is -1."""
+    with Master() as master, tempfile.NamedTemporaryFile(dir="/dev/shm") as file, Client(master, segment=0) as reader:
+        file.truncate(24 * MIB)
+        store, memory, data = store_of(master, segment=0), Memory(4 * MIB), os.urandom(4 * MIB)
+        memory.write(0, data)
+        mounted = store.mount_segment(file.name, 8 * MIB + 5, 8 * MIB)
+        equal((mounted["ret"], len(mounted["segment_ids"])), (0, 1))
+        equal((store.batch_put_from(["k"], [memory.at(0)], [len(data)]), endpoints(store, "k")), ([0], {store.get_hostname()}))
+        file.seek(0)
+        content = file.read()
+        assert data in content[8 * MIB:16 * MIB] and not any(content[:8 * MIB]) and not any(content[16 * MIB:])
+        equal(reader.do("__import__('zlib').crc32(store.get('k'))"), zlib.crc32(data))
+        nothing = {"ret": -1, "segment_ids": []}
+        for path, size, offset in (("/dev/shm/none", 8 * MIB, 0), ("/dev/shm", 8 * MIB, 0), (file.name, 8 * MIB, 100), (file.name, 4096, 0),
+                                   (file.name, 8 * MIB, 20 * MIB), (file.name, 8 * MIB, 12 * MIB)):
+            equal(store.mount_segment(path, size, offset=offset), nothing)
+        equal(store.mount_segment(path=file.name, size=0), {"ret": 0, "segment_ids": []})
+        assert "size" in raises(TypeError, store.mount_segment, file.name, "8 MB")
+        beside = store.mount_segment(file.name, 8 * MIB)
+        equal((beside["ret"], store.unmount_segment(mounted["segment_ids"] + beside["segment_ids"]), os.path.getsize(file.name)), (0, 0, 24 * MIB))
+        wait_for("it to be gone", lambda: store.is_exist("k") == 0)
+        equal(store.mount_segment(file.name, 24 * MIB)["ret"], 0)  # free again
+        store.close()
+        equal(store.mount_segment(file.name, 8 * MIB)["ret"], -600)
+
+
 def test_several_clients_of_one_name():
     """An explicit port that is taken: the name stays, the segment listens elsewhere."""
     with Master() as master:
@@ -436,7 +465,7 @@ def test_allocator_and_numa():
 
 def test_what_is_not_there_says_so():
     store = MooncakeDistributedStore()
-    for name in ("put_tensor", "create_copy_task", "mount_segment"):
+    for name in ("put_tensor", "create_copy_task"):
         assert name in raises(NotImplementedError, getattr(store, name), 1, 2, 3)
         assert "Not there yet" in getattr(MooncakeDistributedStore, name).__doc__
 
