@@ -376,15 +376,18 @@ int compat_exists(struct compat_client *client, const struct compat_key *keys, s
 }
 
 static void remove_some(struct compat_client *client, struct mc_store *store, const struct compat_key *keys, size_t n,
-    bool force, int *results)
+    const struct mc_object_meta *at, bool force, int *results)
 {
     struct batch batch;
     bool memory = batch_init(&batch, n);
 
     for (size_t i = 0; i < n; i++) {
         results[i] = memory ? compat_key_check(&keys[i]) : COMPAT_INTERNAL;
-        if (results[i] == COMPAT_OK)
-            batch_add(&batch, i, MC_REMOVE, &keys[i])->force = force;
+        if (results[i] != COMPAT_OK)
+            continue;
+        struct mc_store_op *op = batch_add(&batch, i, MC_REMOVE, &keys[i]);
+        op->force = force;
+        op->meta = at;
     }
     batch_run(&batch, store, client->ask_ms);
     for (uint32_t i = 0; i < batch.n; i++)
@@ -392,16 +395,18 @@ static void remove_some(struct compat_client *client, struct mc_store *store, co
     batch_fini(&batch);
 }
 
-int compat_remove(struct compat_client *client, const struct compat_key *keys, size_t n, bool force, int *results)
+int compat_remove(struct compat_client *client, const struct compat_key *keys, size_t n, const char *segment,
+    bool force, int *results)
 {
+    const struct mc_object_meta at = {.node = segment};
     struct compat_call call;
 
     for (size_t i = 0; i < n; i++)
         results[i] = COMPAT_INVALID_PARAMS;
     if (!compat_enter(client, &call, 0, 0))
         return COMPAT_INVALID_PARAMS;
-    for (size_t at = 0; at < n; at += step(n - at))
-        remove_some(client, call.store, keys + at, step(n - at), force, results + at);
+    for (size_t i = 0; i < n; i += step(n - i))
+        remove_some(client, call.store, keys + i, step(n - i), segment ? &at : NULL, force, results + i);
     compat_leave(client, &call);
     return COMPAT_OK;
 }

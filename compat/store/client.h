@@ -152,8 +152,10 @@ int compat_get(struct compat_client *client, struct compat_get *gets, size_t n);
 /* results[i]: size of the object, or COMPAT_NOT_FOUND, or why it is not known. */
 int compat_exists(struct compat_client *client, const struct compat_key *keys, size_t n, int64_t *results);
 
-/* results[i]: 0, COMPAT_NOT_FOUND, COMPAT_HAS_LEASE (somebody was told that it is there; force does not ask). */
-int compat_remove(struct compat_client *client, const struct compat_key *keys, size_t n, bool force, int *results);
+/* The keys, or of each only the copies on `segment` if that is not NULL. results[i]: 0, COMPAT_NOT_FOUND, COMPAT_HAS_LEASE (somebody
+ * was told that it is there; force does not ask). */
+int compat_remove(struct compat_client *client, const struct compat_key *keys, size_t n, const char *segment,
+    bool force, int *results);
 
 /* How many went. Of those that are promised to somebody none goes, unless `force`. `pattern` NULL: all; else an ECMAScript
  * expression that is found somewhere in the name (regex.h), in linear time; COMPAT_INVALID_PARAMS when it is none. */

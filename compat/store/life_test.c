@@ -245,7 +245,7 @@ static void own_segment_is_read_in_place(void **state)
     assert_memory_equal(into, "first", 5);
     assert_int_equal(
         read_key(owner, "mine", into, 2), COMPAT_INVALID_PARAMS); /* too small, and no reason to look elsewhere */
-    compat_remove(owner, &key, 1, false, &removed);
+    compat_remove(owner, &key, 1, NULL, false, &removed);
     assert_int_equal(removed, COMPAT_HAS_LEASE);
     for (int i = 0; i < 100; i++) {
         char text[16];

@@ -239,7 +239,7 @@ API int mooncake_store_remove(mooncake_store_t store, const char *key, int force
 
     if (!store || !key)
         return BAD_ARGUMENT;
-    compat_remove(store, &name, 1, force, &result);
+    compat_remove(store, &name, 1, NULL, force, &result);
     return result;
 }
 

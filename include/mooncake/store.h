@@ -100,7 +100,8 @@ enum mc_store_opcode {
     MC_UPSERT,  /* named only: replace; acknowledged when every reachable owner knows the old version is dead */
     MC_GET,     /* whole object, or the given ranges of it */
     MC_EXISTS,  /* result.status MC_OK or MC_ENOENT; promises what it found for the lease time */
-    MC_REMOVE,  /* MC_OK, or MC_ENOENT; named: as upsert. MC_EPERM while promised, unless `force` */
+    MC_REMOVE,  /* MC_OK, or MC_ENOENT; named: as upsert. MC_EPERM while promised, unless `force`. With `meta->node`
+                 * only the copies at the node of that UUID, or at those of that name */
 };
 
 /* Why a get found nothing usable; MC_MISS_NONE with MC_OK. */
@@ -168,7 +169,7 @@ struct mc_store_op {
     uint32_t nspans;
     const struct mc_range *ranges; /* get: when nranges > 0 only these, `spans` unused */
     uint32_t nranges;
-    const struct mc_object_meta *meta; /* put; NULL: none */
+    const struct mc_object_meta *meta; /* put; remove, of which only `node` counts; NULL: none */
     bool force;                        /* remove even while promised */
     struct mc_store_result result;     /* out */
 };

@@ -254,7 +254,7 @@ static PyObject *batch_is_exist(PyObject *self, PyObject *args, PyObject *kw)
 
 /* ---- removal ---- */
 
-static int *removed(PyObject *self, const struct keys *keys, bool force)
+static int *removed(PyObject *self, const struct keys *keys, const char *segment, bool force)
 {
     int *results = malloc((keys->n + 1) * sizeof(*results));
 
@@ -262,7 +262,7 @@ static int *removed(PyObject *self, const struct keys *keys, bool force)
         PyErr_NoMemory();
         return NULL;
     }
-    WITHOUT_GIL(compat_remove(client_of(self), keys->key, keys->n, force, results));
+    WITHOUT_GIL(compat_remove(client_of(self), keys->key, keys->n, segment, force, results));
     return results;
 }
 
@@ -274,7 +274,7 @@ static PyObject *remove_one(PyObject *self, PyObject *args, PyObject *kw)
     int force = 0, *results = NULL;
 
     if (arguments(args, kw, "O|p:remove", names, &key, &force) && keys_take_one(key, "key", &keys))
-        results = removed(self, &keys, force);
+        results = removed(self, &keys, NULL, force);
     if (results)
         result = PyLong_FromLong(*results);
     free(results);
@@ -290,7 +290,7 @@ static PyObject *batch_remove(PyObject *self, PyObject *args, PyObject *kw)
     int force = 0, *results = NULL;
 
     if (arguments(args, kw, "O|p:batch_remove", names, &sequence, &force) && keys_take(sequence, "keys", &keys))
-        results = removed(self, &keys, force);
+        results = removed(self, &keys, NULL, force);
     if (results)
         list = list_of_ints(results, keys.n);
     free(results);
@@ -383,26 +383,6 @@ static PyObject *batch_get_replica_desc(PyObject *self, PyObject *args, PyObject
     return dict;
 }
 
-/* Is its only copy on that segment? Of several copies this Store gives up none alone. */
-static bool lies_on(PyObject *self, const struct compat_key *key, const char *segment)
-{
-    struct compat_replica rows[MC_REPLICAS_MAX];
-    uint32_t n = MC_REPLICAS_MAX;
-
-    return compat_replicas(client_of(self), key, rows, &n) == COMPAT_OK && n == 1 &&
-           strcmp(rows[0].segment, segment) == 0;
-}
-
-/* Who was cleared, of the keys; 1 in `gone`. */
-static void clear_all(PyObject *self, const struct keys *keys, const char *segment, int *gone)
-{
-    for (size_t i = 0; i < keys->n; i++) {
-        gone[i] = COMPAT_NOT_FOUND;
-        if (!*segment || lies_on(self, &keys->key[i], segment))
-            compat_remove(client_of(self), &keys->key[i], 1, false, &gone[i]);
-    }
-}
-
 static PyObject *batch_replica_clear(PyObject *self, PyObject *args, PyObject *kw)
 {
     static const char *const names[] = {"keys", "segment_name", NULL};
@@ -413,11 +393,8 @@ static PyObject *batch_replica_clear(PyObject *self, PyObject *args, PyObject *k
 
     if (arguments(args, kw, "O|s:batch_replica_clear", names, &sequence, &segment) &&
         keys_take(sequence, "keys", &keys)) {
-        gone = malloc((keys.n + 1) * sizeof(*gone));
-        list = gone ? PyList_New(0) : PyErr_NoMemory();
-    }
-    if (list) {
-        WITHOUT_GIL(clear_all(self, &keys, segment, gone));
+        gone = removed(self, &keys, *segment ? segment : NULL, false);
+        list = gone ? PyList_New(0) : NULL;
     }
     for (size_t i = 0; list && i < keys.n; i++)
         if (gone[i] == COMPAT_OK && PyList_Append(list, PyTuple_GetItem(keys.held, (Py_ssize_t)i)) < 0)

@@ -157,6 +157,9 @@ struct store_member {
 void store_member_put(struct buf *list, const struct store_member *member);
 bool store_member_next(struct cur *list, struct store_member *member);
 
+/* Is it the node somebody means, who says a UUID in hex (32 digits) or a name? */
+bool store_member_is(const struct store_member *member, struct slice meant);
+
 struct store_segment {
     uint32_t id;
     uint64_t size;
@@ -281,6 +284,7 @@ struct store_found {     /* reply of both */
 struct store_remove { /* client -> master. Reply: no body; MC_ENOENT, MC_EPERM (promised) */
     struct store_key key;
     bool force;
+    struct slice node; /* only the copies there: a node as store_member_is() knows it; empty: all */
 };
 struct store_members { /* reply of MASTER_SUBSCRIBE, then notices */
     uint64_t term;

@@ -282,6 +282,7 @@ static void remove_put(const struct store_msg *m, struct buf *b)
 {
     proto_key_put(b, 1, &m->remove.key);
     put_field_u8(b, 2, m->remove.force);
+    proto_slice_put(b, 3, m->remove.node);
 }
 
 static void remove_get(struct cur *c, struct store_msg *m)
@@ -290,6 +291,7 @@ static void remove_get(struct cur *c, struct store_msg *m)
         switch (f.id) {
         case 1: proto_key_get(&f, &m->remove.key, "key"); break;
         case 2: m->remove.force = field_u8(&f, "force") != 0; break;
+        case 3: m->remove.node = field_bytes(&f, 0, MC_NAME_MAX, "node"); break;
         default: field_unknown(&f);
         }
     }

@@ -1,6 +1,7 @@
 /* proto_records.c - records of lists in messages of the Store: a fixed layout, because they are many; and the ledger's rows. */
 #include <assert.h>
 
+#include "base/hash.h"
 #include "store/proto.h"
 
 void store_loc_put(struct buf *list, const struct store_loc *loc)
@@ -193,6 +194,14 @@ bool store_member_next(struct cur *list, struct store_member *member)
     if (member->state > NODE_DRAINING)
         cur_fail(list, "member state");
     return cur_status(list) == MC_OK;
+}
+
+bool store_member_is(const struct store_member *member, struct slice meant)
+{
+    char hex[33];
+
+    hex_encode(hex, member->uuid, 16);
+    return slice_eq_str(meant, hex) || slice_eq_str(meant, member->name);
 }
 
 void store_segment_put(struct buf *list, const struct store_segment *segment)

@@ -142,6 +142,7 @@ static uint32_t samples_make(struct store_msg *s, struct lists *l)
     SAMPLE(MASTER_LOOKUP, true, .found = found);
     SAMPLE(MASTER_PREFIX, false, .prefix = {.ns = 7, .shards = 1, .ids = slice_of("0123456789abcdef", 16)});
     SAMPLE(MASTER_REMOVE, false, .remove = {.key = named(), .force = true});
+    SAMPLE(MASTER_REMOVE, false, .remove = {.key = named(), .node = slice_str("localhost:12345")});
     SAMPLE(MASTER_SUBSCRIBE, true, .members = {.term = 13, .full = true, .list = buf_slice(&l->members)});
     SAMPLE(MASTER_MEMBERS, false, .members = {.term = 13, .forgotten = slice_of("0123456789abcdef", 16)});
     SAMPLE(MASTER_MODEL, true, .status = MC_EMISMATCH, .model = {slice_str("m"), slice_str("record")});

@@ -239,6 +239,28 @@ def test_promises_and_removal():
         other.close()
 
 
+def test_one_replica_is_cleared():
+    with Master("--default_kv_lease_ttl=200ms") as master:
+        stores = [store_of(master) for _ in range(2)]
+        first, second = (store.get_hostname() for store in stores)
+        reader, config = store_of(master, segment=0), ReplicateConfig()
+        config.preferred_segment = second
+        wait_for("the first to know the second", lambda: prefers(stores[0], config, second))
+        config.preferred_segment, config.replica_num = "", 2
+        equal((stores[0].put("k", b"value", config), endpoints(reader, "k")), (0, {first, second}))
+        equal((reader.batch_replica_clear(["k"], second), reader.batch_replica_clear(["k"], "nowhere:1")), ([], []))  # promised; unknown
+        wait_for("the lease to end", lambda: reader.batch_replica_clear(["none", "k"], second) == ["k"])
+        equal((reader.get("k"), endpoints(reader, "k")), (b"value", {first}))
+        wait_for("the lease to end", lambda: stores[0].remove("k") != -706)
+        equal((stores[0].put("k", b"again", config), reader.get("k")), (0, b"again"))
+        wait_for("the lease to end", lambda: reader.batch_replica_clear(["k"], second) == ["k"])
+        equal(reader.batch_replica_clear(["k"], second), [])  # there is none any more
+        equal(reader.batch_replica_clear(["k"], segment_name=first), ["k"])
+        equal((reader.is_exist("k"), reader.get("k")), (0, b""))
+        for store in (*stores, reader):
+            store.close()
+
+
 def test_config():
     with Master() as master:
         stores = [store_of(master, f"localhost:{23101 + i}") for i in range(3)]

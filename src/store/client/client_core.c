@@ -276,7 +276,9 @@ static void simple_run(struct client_core *core, uint64_t now, struct client_pri
             .ns = core->limits.ns, .prefix = call->list.prefix, .cursor = call->list.cursor, .max = call->list.max};
     } else {
         msg.type = MSG_MASTER_REMOVE;
-        msg.remove = (struct store_remove){p->key, call->op->force};
+        msg.remove = (struct store_remove){.key = p->key, .force = call->op->force};
+        if (call->op->meta && call->op->meta->node)
+            msg.remove.node = slice_str(call->op->meta->node);
         client_lookups_flush(core, now); /* what was asked before is promised before */
         client_uncache(core, &p->key, 0);
     }

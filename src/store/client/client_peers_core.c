@@ -307,18 +307,10 @@ static bool tried(const struct client_private *p, uint32_t peer)
     return false;
 }
 
-static bool is_named(const struct store_member *member, const char *wanted)
-{
-    char hex[33];
-
-    hex_encode(hex, member->uuid, 16);
-    return strcmp(hex, wanted) == 0 || strcmp(member->name, wanted) == 0;
-}
-
 bool client_connecting(const struct client_core *core, uint64_t now, const char *wanted)
 {
     for (uint32_t i = 1; i < core->peers_top; i++)
-        if (connecting(core, now, i) && is_named(&core->peers[i].member, wanted))
+        if (connecting(core, now, i) && store_member_is(&core->peers[i].member, slice_str(wanted)))
             return true;
     return false;
 }
@@ -356,7 +348,7 @@ uint32_t client_choose(struct client_core *core, uint64_t now, const struct clie
 
         if (!peer->used || peer->health != PEER_OK || peer->member.state != NODE_UP || tried(p, i))
             continue;
-        if (wanted && is_named(&peer->member, wanted))
+        if (wanted && store_member_is(&peer->member, slice_str(wanted)))
             return i;
         if (peer->distance < nearest) {
             nearest = peer->distance;

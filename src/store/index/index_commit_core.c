@@ -168,9 +168,20 @@ static void doom(struct index_core *core, uint64_t now, uint32_t entry, uint32_t
     drop_send(core, drop);
 }
 
-/* Doom every living copy of a key with a version below `version`. False: there was none. */
+static bool living(const struct index_core *core, const struct store_key *key)
+{
+    uint32_t entry = table_find(core->table, key), at = TABLE_NONE;
+    struct table_copy copy;
+
+    while (entry != TABLE_NONE && table_next(core->table, entry, &at, &copy))
+        if (!copy.doomed)
+            return true;
+    return false;
+}
+
+/* Doom every living copy of a key with a version below `version`, of those at `node` if that is not empty. False: there was none. */
 static bool doom_older(struct index_core *core, uint64_t now, const struct store_key *key, uint64_t version,
-    struct pending *pending, bool replaced)
+    struct slice node, struct pending *pending, bool replaced)
 {
     uint32_t entry = table_find(core->table, key), at = TABLE_NONE, next;
     struct table_copy copy;
@@ -183,7 +194,8 @@ static bool doom_older(struct index_core *core, uint64_t now, const struct store
 
         next = at;
         more = table_next(core->table, entry, &next, &copy);
-        if (this.doomed || this.version >= version)
+        if (this.doomed || this.version >= version ||
+            (node.len && !store_member_is(&core->members[this.owner].info, node)))
             continue;
         any = true;
         doom(core, now, entry, at, &this, pending, replaced);
@@ -388,7 +400,7 @@ static struct store_verdict commit_named(
     status = add(core, m, &e->key, &copy);
     if (status != MC_OK)
         return (struct store_verdict){MC_EBUSY, 0};
-    if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, pending, true))
+    if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, (struct slice){0}, pending, true))
         core->stats.upserts++;
     return (struct store_verdict){MC_OK, version};
 }
@@ -466,7 +478,7 @@ static void report_one(struct index_core *core, uint64_t now, struct member *m, 
         entry = table_find_copy(core->table, owner, e->generation, &at);
         doom(core, now, entry, at, &copy, NULL, true);
     } else if (e->version > version) {
-        doom_older(core, now, &e->key, e->version, NULL, true);
+        doom_older(core, now, &e->key, e->version, (struct slice){0}, NULL, true);
     } else if (e->version < version) {
         entry = table_find_copy(core->table, owner, e->generation, &at);
         doom(core, now, entry, at, &copy, NULL, true);
@@ -540,13 +552,13 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
         index_reply(core, peer, &refusal);
         return;
     }
-    if (doom_older(core, now, &msg->remove.key, UINT64_MAX, pending, false)) {
+    if (!doom_older(core, now, &msg->remove.key, UINT64_MAX, msg->remove.node, pending, false)) {
+        pending->reply.status = MC_ENOENT;
+    } else if (!living(core, &msg->remove.key)) { /* else others have it still */
         core->stats.removes++;
         if (msg->remove.key.kind == MC_KEY_NAMED)
             tomb_set(core, &msg->remove.key, version + 1);
         index_ghost_set(core, &msg->remove.key, false);
-    } else {
-        pending->reply.status = MC_ENOENT;
     }
     pending_release(core, pending);
 }

@@ -234,7 +234,7 @@ static void test_remove_respects_promises(void **state)
     struct fixture *f = *state;
     struct store_key key = name_key();
     struct store_msg ask = {.type = MSG_MASTER_LOOKUP, .lookup.promise_ms = 5000};
-    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {key, false}};
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {.key = key}};
     struct buf list;
 
     commit(f, 1, 11, 0);
@@ -253,13 +253,42 @@ static void test_remove_respects_promises(void **state)
         outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK); /* it does not answer: as if it were away */
 }
 
+/* Of two copies one goes: its owner alone is told, and the name keeps its version; with the last one the name is gone. */
+static void test_remove_at_one_node(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {.key = name_key(), .force = true}};
+    uint64_t version = commit(f, 1, 11, 0).version;
+
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, version, STORE_REPLICA);
+    assert_int_equal(store_loc_count(lookup(f)->locs), 2);
+    remove.remove.node = slice_str("03030303030303030303030303030303");
+    say(f, CLIENT, remove);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_ENOENT);
+    remove.remove.node = slice_str("02020202020202020202020202020202");
+    say(f, CLIENT, remove);
+    assert_null(outbox_find(&f->out, 1, MSG_NODE_DROP));
+    assert_int_equal(store_u64_at(outbox_find(&f->out, 2, MSG_NODE_DROP)->drop.generations, 0), 21);
+    assert_int_equal(store_loc_count(lookup(f)->locs), 1);
+    assert_int_equal(store_loc_at(lookup(f)->locs, 0).generation, 11);
+    assert_int_equal(commit(f, 2, 22, 0).status, MC_EEXIST);
+    say(f, CLIENT, remove);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_ENOENT);
+    remove.remove.node = slice_str("01010101010101010101010101010101");
+    say(f, CLIENT, remove);
+    assert_int_equal(store_u64_at(outbox_find(&f->out, 1, MSG_NODE_DROP)->drop.generations, 0), 11);
+    assert_int_equal(lookup(f)->locs.len, 0);
+    say_entry(f, 2, MSG_NODE_INVENTORY, 23, version, 0); /* one that nobody knew of: older than the removal */
+    assert_int_equal(lookup(f)->locs.len, 0);
+}
+
 /* A client that leaves the length of its leases to the master gets the master's, not the longest there is. */
 static void test_the_masters_own_lease(void **state)
 {
     struct fixture *f = *state;
     struct store_key key = name_key();
     struct store_msg ask = {.type = MSG_MASTER_LOOKUP, .lookup.promise_ms = MC_LEASE_MASTER};
-    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {key, false}};
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {.key = key}};
     struct buf list;
 
     commit(f, 1, 11, 0);
@@ -344,6 +373,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_ephemeral_nodes_make_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_owners_hear_of_promises_now_and_then, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remove_at_one_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_masters_own_lease, setup, teardown),
     };
 
