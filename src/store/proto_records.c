@@ -6,16 +6,19 @@
 
 void store_loc_put(struct buf *list, const struct store_loc *loc)
 {
-    put_u32(list, loc->key);
-    put_u16(list, loc->node);
-    put_u8(list, loc->tier);
-    put_u8(list, loc->flags);
-    put_u32(list, loc->segment);
-    put_u32(list, loc->head);
-    put_u64(list, loc->offset);
-    put_u64(list, loc->length);
-    put_u64(list, loc->generation);
-    put_u64(list, loc->version);
+    uint8_t row[STORE_LOC_SIZE]; /* an answer may have hundreds: one append each */
+
+    le32_put(row, loc->key);
+    le16_put(row + 4, loc->node);
+    row[6] = loc->tier;
+    row[7] = loc->flags;
+    le32_put(row + 8, loc->segment);
+    le32_put(row + 12, loc->head);
+    le64_put(row + 16, loc->offset);
+    le64_put(row + 24, loc->length);
+    le64_put(row + 32, loc->generation);
+    le64_put(row + 40, loc->version);
+    buf_append(list, row, sizeof(row));
 }
 
 struct store_loc store_loc_at(struct slice list, uint32_t index)

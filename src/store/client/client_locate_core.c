@@ -52,13 +52,9 @@ struct cached *client_cache(struct client_core *core, const struct store_key *ke
     return c;
 }
 
-void client_cache_place(struct client_core *core, const struct store_key *key, const struct place *place)
+static void cached_place(struct cached *c, const struct place *place)
 {
-    struct cached *c = client_cache(core, key);
-
-    if (!c)
-        return;
-    if (key->kind == MC_KEY_NAMED) {
+    if (c->key.kind == MC_KEY_NAMED) {
         if (place->version < c->floor)
             return;
         if (c->n && c->places[0].version < place->version)
@@ -74,6 +70,14 @@ void client_cache_place(struct client_core *core, const struct store_key *key, c
         c->places[c->n++] = *place;
     else
         c->places[CACHED_PLACES - 1] = *place;
+}
+
+void client_cache_place(struct client_core *core, const struct store_key *key, const struct place *place)
+{
+    struct cached *c = client_cache(core, key);
+
+    if (c)
+        cached_place(c, place);
 }
 
 void client_uncache(struct client_core *core, const struct store_key *key, uint64_t generation)
@@ -223,7 +227,9 @@ static void take_answer(
             p->miss = MC_MISS_STALE;
         } else {
             place_add(p, &place);
-            client_cache_place(core, &p->key, &place);
+            c = c ? c : client_cache(core, &p->key);
+            if (c)
+                cached_place(c, &place);
         }
     }
     if (p->miss > MC_MISS_MASTER_DOWN)
