@@ -17,6 +17,8 @@ import urllib.error
 import urllib.request
 
 MASTER = None
+IP6 = os.environ.get("MC_USE_IPV6") == "1"  # the lane on ::1
+HOST = "[::1]" if IP6 else "localhost"
 MIB = 1 << 20
 SLOW = 4  # a machine may be so much slower than promised times are meant for
 
@@ -76,7 +78,7 @@ class Master(Process):
 
     def __init__(self, *flags, port=0):
         self.dir = tempfile.TemporaryDirectory()
-        super().__init__(MASTER, f"--port={port}", "--metrics_port=0", "--http_metadata_server_port=0", *flags,
+        super().__init__(MASTER, f"--port={port}", "--metrics_port=0", "--http_metadata_server_port=0", *(["--rpc_address=::1"] if IP6 else []), *flags,
                          env={"XDG_STATE_HOME": self.dir.name})
         words = dict(word.split("=") for word in self.line().split()[1:])
         self.address, self.admin, self.metadata = words["master"], words["admin"], words["metadata"]
@@ -110,7 +112,7 @@ for line in sys.stdin:
 
 
 class Client(Process):
-    def __init__(self, master, host="localhost", segment=64 * MIB, env=None):
+    def __init__(self, master, host=HOST, segment=64 * MIB, env=None):
         super().__init__(sys.executable, "-c", CLIENT, host, str(segment), master.address, env=env)
         self.result = int(self.line())
 
@@ -118,7 +120,7 @@ class Client(Process):
         return eval(self.ask(expression))  # pylint: disable=eval-used
 
 
-def store_of(master, host="localhost", segment=64 * MIB, buffer=16 * MIB, **more):
+def store_of(master, host=HOST, segment=64 * MIB, buffer=16 * MIB, **more):
     from mooncake.store import MooncakeDistributedStore
     store = MooncakeDistributedStore()
     result = store.setup(host, "P2PHANDSHAKE", segment, buffer, "tcp", "", master.address, **more)
