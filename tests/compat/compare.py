@@ -12,6 +12,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 
 from mooncake import store as module
 from mooncake.store import MooncakeDistributedStore, ReplicateConfig
@@ -129,6 +130,17 @@ def mounts(s):
         ids = mounted["segment_ids"]
         return {**mounted, "segment_ids": len(ids)}, s.unmount_and_free_segment(ids), s.unmount_and_free_segment(ids)
     yield "more memory", there_and_back
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.truncate(16 << 20)
+
+        def of_a_file(*where):
+            mounted = s.mount_segment(*where)
+            ids = mounted["segment_ids"]
+            return {**mounted, "segment_ids": len(ids)}, s.unmount_segment(ids), s.unmount_segment(ids)
+        for name, where in {"all": (file.name, 16 << 20), "a part": (file.name, 8 << 20, 8 << 20), "nothing": (file.name, 0),
+                            "too much": (file.name, 16 << 20, 4096), "no page": (file.name, 8 << 20, 100), "none": ("/dev/shm/none", 1 << 20),
+                            "no file": ("/dev/shm", 1 << 20), "little": (file.name, 4096)}.items():
+            yield f"of a file, {name}", lambda where=where: of_a_file(*where)
     yield "none", lambda: (s.allocate_and_mount_segment(0), s.unmount_and_free_segment(["nobody's"]), s.unmount_segment(["x"]),
                            s.unmount_and_free_segment([]))
 
