@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "compat/client/flags.h"
+#include "compat/env/env.h"
 #include "compat/program/program.h"
 #include "compat/store/client.h"
 #include "net/http.h"
@@ -159,6 +160,7 @@ int main(int argc, char **argv)
     buf_init(&message, 1 << 20);
     status = client_flags_parse(argc, argv, &flags, &message);
     if (program_goes_on("mooncake_client", status, flags.help, flags.version, client_flags_help, &message, &code)) {
+        compat_env_tell(COMPAT_PART_STORE);
         program_block_signals();
         code = serve(&flags);
     }

@@ -9,9 +9,9 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "compat/engine/env.h"
 #include "compat/engine/impl.h"
 #include "compat/engine/meta.h"
+#include "compat/env/env.h"
 
 #define CONNS_MAX 16384
 
@@ -201,7 +201,7 @@ enum mc_status ce_create(const struct ce_opts *opts, struct ce_engine **out)
     struct ce_engine *engine;
     enum mc_status status;
 
-    ce_env_tell();
+    compat_env_tell(COMPAT_PART_ENGINE);
     status = ce_settings_read(opts, &set);
     if (status != MC_OK)
         return status;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "compat/env/env.h"
 #include "compat/master/flags.h"
 #include "compat/metadata/metadata.h"
 #include "compat/master/pages.h"
@@ -84,6 +85,7 @@ int main(int argc, char **argv)
     buf_init(&message, 1 << 20);
     status = master_flags_parse(argc, argv, &flags, &message);
     if (program_goes_on("mooncake_master", status, flags.help, flags.version, master_flags_help, &message, &code)) {
+        compat_env_tell(COMPAT_PART_STORE);
         program_block_signals();
         code = serve(&flags);
     }

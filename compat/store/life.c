@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "compat/env/env.h"
 #include "compat/store/client_impl.h"
 #include "store/client/own.h"
 
@@ -206,8 +207,10 @@ int compat_client_setup(struct compat_client *client, const struct compat_setup 
 {
     struct compat_plan plan;
     enum mc_status status;
-    int error = compat_plan(setup, &plan);
+    int error;
 
+    compat_env_tell(COMPAT_PART_STORE);
+    error = compat_plan(setup, &plan);
     if (error != COMPAT_OK)
         return error;
     begin_setup(client);

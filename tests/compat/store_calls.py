@@ -3,11 +3,14 @@
 Method: a real mooncake_master, clients of this process and others, buffers with addresses; results are compared as they are."""
 import inspect
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import zlib
 
+import cluster
 from cluster import MIB, Client, Master, Memory, equal, raises, run, store_of, wait_for
 from mooncake import store as module
 from mooncake.store import MooncakeDistributedStore, MooncakeHostMemAllocator, ReplicateConfig, bind_to_numa_node
@@ -401,6 +404,23 @@ def test_setup_and_close():
             store.close()
             fastest = min(fastest, time.monotonic() - start)
         assert fastest < 0.05, fastest
+
+
+def test_every_variable_is_known():
+    """What the existing Store documents is taken or named as without meaning, once; any other name is one warning."""
+    without = """MC_STORE_MEMCPY MC_RPC_PROTOCOL MC_STORE_LOCAL_HOT_CACHE_SIZE MC_STORE_USE_HUGEPAGE MC_MMAP_ARENA_POOL_SIZE MC_GID_INDEX
+        MC_DISABLE_MMAP_ARENA MC_STORE_CLUSTER_ID MC_STORE_RPC_CLIENT_IO_THREADS MOONCAKE_STORE_CHECKSUM""".split()
+    taken = {"MC_RPC_CONNECT_TIMEOUT_MS": "50", "MC_RPC_TIMEOUT_MS": "50", "MC_STORE_CLIENT_MIN_PORT": "12400", "MC_STORE_CLIENT_SETUP_RETRIES": "3",
+             "MC_TRANSFER_TIMEOUT": "5"}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MC_", "MOONCAKE_LOG"))}
+    program = "from mooncake.store import MooncakeDistributedStore as S; s = S(); " \
+        "[s.setup('localhost', 'P2PHANDSHAKE', 0, 0, 'tcp', '', '127.0.0.1:1') for _ in range(2)]"
+    for command in ([sys.executable, "-c", program], [cluster.MASTER, "--port=1", "--rpc_address=192.0.2.1"]):  # neither comes to serve anything
+        said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60,
+                              env={**clean, **taken, **dict.fromkeys(without, "1"), "MC_STROE_MEMCPY": "1"}).stderr
+        told = [line.split(":")[-1].split() for line in said.splitlines() if "without meaning here:" in line]
+        equal([sorted(names) for names in told], [sorted(without)])
+        equal([line.split(":")[-1] for line in said.splitlines() if "nobody knows" in line], [" MC_STROE_MEMCPY"])
 
 
 def test_segments_come_and_go():

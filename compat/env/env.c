@@ -1,5 +1,5 @@
-/* env.c - see env.h. The table has every variable of the existing engine's documentation. */
-#include "compat/engine/env.h"
+/* env.c - see env.h. The tables have every variable that the existing Mooncake documents. A name that ends in _ is a prefix. */
+#include "compat/env/env.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 
-/* Have their meaning (settings.h, here), or are the Store's, which speaks of them itself. A name that ends in _ is a prefix. */
+/* Have their meaning: compat/engine/settings.h, compat/store/settings.c, level_set(). */
 static const char *const used[] = {
     "MC_FORCE_TCP",
     "MC_TCP_BIND_ADDRESS",
@@ -23,15 +23,26 @@ static const char *const used[] = {
     "MC_TRANSFER_TIMEOUT",
     "MC_METADATA_CLUSTER_ID",
     "MC_LOG_LEVEL",
+    "MC_STORE_CLIENT_MIN_PORT",
+    "MC_STORE_CLIENT_MAX_PORT",
+    "MC_STORE_CLIENT_SETUP_RETRIES",
+    "MC_RPC_TIMEOUT_MS",
+    "MC_RPC_CONNECT_TIMEOUT_MS",
+    NULL,
+};
+
+/* Tune what is built differently here, or choose devices that are not there: of the Store, ... */
+static const char *const store_ignored[] = {
     "MC_STORE_",
     "MC_RPC_",
     "MC_MMAP_ARENA_POOL_SIZE",
     "MC_DISABLE_MMAP_ARENA",
+    "MOONCAKE_STORE_CHECKSUM",
     NULL,
 };
 
-/* Tune what is built differently here, or choose devices that are not there. */
-static const char *const ignored[] = {
+/* ... and of the Transfer Engine, which the Store has one of. */
+static const char *const engine_ignored[] = {
     "MC_FORCE_HCA",
     "MC_FORCE_MNNVL",
     "MC_INTRANODE_NVLINK",
@@ -121,8 +132,22 @@ static void level_set(void)
             log_set_level(levels[i].level);
 }
 
-void ce_env_tell(void)
+/* Has the variable no meaning, and is it for that part to say so? */
+static bool without_meaning(enum compat_part part, const char *name, size_t len)
 {
+    return !listed(used, name, len) &&
+           (listed(engine_ignored, name, len) || (part == COMPAT_PART_STORE && listed(store_ignored, name, len)));
+}
+
+static bool unknown_name(const char *name, size_t len)
+{
+    return strncmp(name, "MC_", 3) == 0 && !listed(used, name, len) && !listed(engine_ignored, name, len) &&
+           !listed(store_ignored, name, len);
+}
+
+void compat_env_tell(enum compat_part part)
+{
+    static const char *const names[] = {[COMPAT_PART_ENGINE] = "engine", [COMPAT_PART_STORE] = "store"};
     static atomic_bool told;
     struct buf without, unknown;
 
@@ -134,13 +159,15 @@ void ce_env_tell(void)
     for (char **var = environ; var && *var; var++) {
         size_t len = strcspn(*var, "=");
 
-        if (strncmp(*var, "MC_", 3) == 0 && !listed(used, *var, len))
-            buf_printf(listed(ignored, *var, len) ? &without : &unknown, " %.*s", (int)len, *var);
+        if (without_meaning(part, *var, len))
+            buf_printf(&without, " %.*s", (int)len, *var);
+        else if (unknown_name(*var, len))
+            buf_printf(&unknown, " %.*s", (int)len, *var);
     }
     if (without.len)
-        log_info("engine: set, and without meaning here:%s", buf_cstr(&without));
+        log_info("%s: set, and without meaning here:%s", names[part], buf_cstr(&without));
     if (unknown.len)
-        log_warn("engine: variables nobody knows:%s", buf_cstr(&unknown));
+        log_warn("%s: variables nobody knows:%s", names[part], buf_cstr(&unknown));
     buf_fini(&without);
     buf_fini(&unknown);
 }
