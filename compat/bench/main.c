@@ -67,19 +67,14 @@ static int run(const struct bench_flags *flags)
 int main(int argc, char **argv)
 {
     struct bench_flags flags;
-    struct buf message;
-    enum mc_status status;
+    struct buf message = program_begin("transfer_engine_bench");
+    enum mc_status status = bench_flags_parse(argc, argv, &flags, &message);
     int code;
 
-    log_set_name("transfer_engine_bench");
-    buf_init(&message, 1 << 20);
-    status = bench_flags_parse(argc, argv, &flags, &message);
-    if (program_goes_on(
-            "transfer_engine_bench", status, flags.help, flags.version, bench_flags_help, &message, &code)) {
+    if (program_goes_on(&message, status, flags.help, flags.version, bench_flags_help, &code)) {
         if (strcmp(flags.mode, "target") == 0)
             program_block_signals();
         code = run(&flags);
     }
-    buf_fini(&message);
     return code;
 }

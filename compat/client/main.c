@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "compat/client/flags.h"
 #include "compat/env/env.h"
 #include "compat/program/program.h"
@@ -152,18 +151,14 @@ undo_client:
 int main(int argc, char **argv)
 {
     struct client_flags flags;
-    struct buf message;
-    enum mc_status status;
+    struct buf message = program_begin("mooncake_client");
+    enum mc_status status = client_flags_parse(argc, argv, &flags, &message);
     int code;
 
-    log_set_name("mooncake_client");
-    buf_init(&message, 1 << 20);
-    status = client_flags_parse(argc, argv, &flags, &message);
-    if (program_goes_on("mooncake_client", status, flags.help, flags.version, client_flags_help, &message, &code)) {
+    if (program_goes_on(&message, status, flags.help, flags.version, client_flags_help, &code)) {
         compat_env_tell(COMPAT_PART_STORE);
         program_block_signals();
         code = serve(&flags);
     }
-    buf_fini(&message);
     return code;
 }

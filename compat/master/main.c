@@ -3,7 +3,6 @@
  * SIGTERM and SIGINT end it. It can be killed and started again at the same address: the new one fills from the nodes. */
 #include <stdio.h>
 
-#include "base/log.h"
 #include "compat/env/env.h"
 #include "compat/master/flags.h"
 #include "compat/metadata/metadata.h"
@@ -77,18 +76,14 @@ undo_metrics:
 int main(int argc, char **argv)
 {
     struct master_flags flags;
-    struct buf message;
-    enum mc_status status;
+    struct buf message = program_begin("mooncake_master");
+    enum mc_status status = master_flags_parse(argc, argv, &flags, &message);
     int code;
 
-    log_set_name("mooncake_master");
-    buf_init(&message, 1 << 20);
-    status = master_flags_parse(argc, argv, &flags, &message);
-    if (program_goes_on("mooncake_master", status, flags.help, flags.version, master_flags_help, &message, &code)) {
+    if (program_goes_on(&message, status, flags.help, flags.version, master_flags_help, &code)) {
         compat_env_tell(COMPAT_PART_STORE);
         program_block_signals();
         code = serve(&flags);
     }
-    buf_fini(&message);
     return code;
 }

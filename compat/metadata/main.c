@@ -79,18 +79,13 @@ static int serve(const struct metadata_flags *flags)
 int main(int argc, char **argv)
 {
     struct metadata_flags flags = {.host = "127.0.0.1", .port = 8080};
-    struct buf message;
-    enum mc_status status;
+    struct buf message = program_begin("mooncake_http_metadata_server");
+    enum mc_status status = flags_parse(rows, ROWS, argc, argv, &flags, &message);
     int code;
 
-    log_set_name("mooncake_http_metadata_server");
-    buf_init(&message, 1 << 20);
-    status = flags_parse(rows, ROWS, argc, argv, &flags, &message);
-    if (program_goes_on(
-            "mooncake_http_metadata_server", status, flags.help, flags.version, print_help, &message, &code)) {
+    if (program_goes_on(&message, status, flags.help, flags.version, print_help, &code)) {
         program_block_signals();
         code = serve(&flags);
     }
-    buf_fini(&message);
     return code;
 }

@@ -76,24 +76,35 @@ void program_join_signal(void)
     pthread_join(waiting.thread, NULL);
 }
 
-bool program_goes_on(const char *name, enum mc_status status, bool help, bool version,
-    void (*print_help)(struct buf *out), const struct buf *message, int *code)
+/* ---- the frame of main() ---- */
+
+static const char *called;
+
+struct buf program_begin(const char *name)
 {
-    struct buf text;
+    struct buf message;
+
+    called = name;
+    log_set_name(name);
+    buf_init(&message, 1 << 20);
+    return message;
+}
+
+bool program_goes_on(
+    struct buf *message, enum mc_status status, bool help, bool version, void (*print_help)(struct buf *out), int *code)
+{
+    bool goes_on = status == MC_OK && !version && !help;
 
     *code = status == MC_OK ? 0 : PROGRAM_USAGE;
     if (status == MC_OK && version) {
-        printf("%s %s\n", name, PROGRAM_VERSION);
-        return false;
-    }
-    if (status == MC_OK && help) {
-        buf_init(&text, 1 << 20);
-        print_help(&text);
-        fwrite(text.data, 1, text.len, stdout);
-        buf_fini(&text);
-        return false;
-    }
-    if (message->len)
+        printf("%s %s\n", called, PROGRAM_VERSION);
+    } else if (status == MC_OK && help) {
+        buf_reset(message);
+        print_help(message);
+        fwrite(message->data, 1, message->len, stdout);
+    } else if (message->len) {
         fwrite(message->data, 1, message->len, stderr);
-    return status == MC_OK;
+    }
+    buf_fini(message);
+    return goes_on;
 }

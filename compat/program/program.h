@@ -22,8 +22,11 @@ void program_block_signals(void);
 enum mc_status program_on_signal(void (*stop)(void *arg), void *arg);
 void program_join_signal(void);
 
-/* What the flags said, on the right stream: help, version, or why not. True: the program goes on. *code else. */
-bool program_goes_on(const char *name, enum mc_status status, bool help, bool version,
-    void (*print_help)(struct buf *out), const struct buf *message, int *code);
+/* The frame of a main(): under this name the program speaks; the message is for the parser of its flags. */
+struct buf program_begin(const char *name);
+
+/* What the flags said, on the right stream: help, version, or why not. True: the program goes on. *code else. Takes the message. */
+bool program_goes_on(struct buf *message, enum mc_status status, bool help, bool version,
+    void (*print_help)(struct buf *out), int *code);
 
 #endif

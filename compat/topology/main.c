@@ -46,16 +46,11 @@ static int dump(void)
 int main(int argc, char **argv)
 {
     struct topology_flags flags = {0};
-    struct buf message;
-    enum mc_status status;
+    struct buf message = program_begin("transfer_engine_topology_dump");
+    enum mc_status status = flags_parse(rows, ROWS, argc, argv, &flags, &message);
     int code;
 
-    log_set_name("transfer_engine_topology_dump");
-    buf_init(&message, 1 << 20);
-    status = flags_parse(rows, ROWS, argc, argv, &flags, &message);
-    if (program_goes_on(
-            "transfer_engine_topology_dump", status, flags.help, flags.version, print_help, &message, &code))
+    if (program_goes_on(&message, status, flags.help, flags.version, print_help, &code))
         code = dump();
-    buf_fini(&message);
     return code;
 }
