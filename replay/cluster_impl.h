@@ -14,7 +14,8 @@
 /* A request, from its arrival to its end. Given to the instance it waits at. */
 struct sim_request {
     struct list link; /* queued, waiting for prefill, for decode, or ended in this iteration */
-    uint64_t number, arrived, ready, begun, first; /* times: ready: its KV is loaded; begun: its prefill */
+    uint64_t number, arrived, ready, first; /* times; ready: its KV is loaded */
+    struct kv_handover handover;
     uint32_t tokens, output, id_count;
     uint32_t reuse_blocks;              /* that may come from a cache */
     uint32_t own_blocks, memory_blocks; /* [0, own_blocks) from the own node, [own_blocks, memory_blocks) from others */

@@ -20,6 +20,7 @@ struct kv {
     uint64_t ssd_free[MODEL_PREFILL_MAX];
     uint64_t out_free[MODEL_PREFILL_MAX],
         in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
+    uint64_t out_busy[MODEL_PREFILL_MAX], in_busy[MODEL_WORKERS_MAX]; /* for how long it was, or will be as far as is known */
     uint64_t clock, duplicated_max;
     double moved;
 };
@@ -178,6 +179,8 @@ static uint64_t transfer(struct kv *kv, uint32_t from, uint32_t to, double bytes
     uint64_t end = begin + (uint64_t)(bytes / kv->model->link_gb_s); /* GB/s are bytes a nanosecond */
 
     kv->out_free[from] = kv->in_free[to] = end;
+    kv->out_busy[from] += end - begin;
+    kv->in_busy[to] += end - begin;
     kv->moved += bytes;
     return end + (uint64_t)(kv->model->link_latency_ms * 1e6);
 }
@@ -281,9 +284,39 @@ uint64_t kv_fetch_ssd(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_
     return done;
 }
 
-uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin)
+/* Of a side's busy time, what is over. */
+static uint64_t over(uint64_t busy, uint64_t free, uint64_t now)
 {
-    return transfer(kv, node, kv->nodes + decode, tokens * kv->model->kv_token_bytes, begin);
+    return free > now ? busy - (free - now) : busy;
+}
+
+void kv_hand_over_begin(
+    const struct kv *kv, uint32_t node, uint32_t decode, uint64_t now, struct kv_handover *handover)
+{
+    uint32_t to = kv->nodes + decode;
+
+    *handover = (struct kv_handover){.begun = now,
+        .out_busy = over(kv->out_busy[node], kv->out_free[node], now),
+        .in_busy = over(kv->in_busy[to], kv->in_free[to], now)};
+}
+
+uint64_t kv_hand_over_end(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now,
+    const struct kv_handover *handover)
+{
+    uint32_t to = kv->nodes + decode;
+    double bytes = tokens * kv->model->kv_token_bytes;
+    uint64_t busy = later(over(kv->out_busy[node], kv->out_free[node], now) - handover->out_busy,
+        over(kv->in_busy[to], kv->in_free[to], now) - handover->in_busy);
+    uint64_t idle = now - handover->begun > busy ? now - handover->begun - busy : 0;
+    uint64_t needs = (uint64_t)(bytes / kv->model->link_gb_s), sent = needs < idle ? needs : idle;
+
+    /* What was sent in between was no idle time for other prompts. */
+    kv->out_busy[node] += sent;
+    kv->in_busy[to] += sent;
+    kv->moved += (double)sent * kv->model->link_gb_s;
+    if (sent == needs)
+        return now + (uint64_t)(kv->model->link_latency_ms * 1e6);
+    return transfer(kv, node, to, (double)(needs - sent) * kv->model->link_gb_s, now);
 }
 
 double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now)

@@ -51,8 +51,16 @@ struct kv_missed {
 };
 void kv_missed(const struct kv *kv, const uint64_t *ids, uint32_t from, uint32_t to, struct kv_missed *add);
 
-/* Send the KV of a prompt from a prefill node to decode instance `decode` (0 ..), begun at `begin`. When the last byte is there. */
-uint64_t kv_hand_over(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t begin);
+/* The KV of a prompt goes from a prefill node to decode instance `decode` (0 ..) layer by layer while it is computed, whenever the link
+ * has nothing else to do; what is left when the prompt is done is a transfer like others. */
+struct kv_handover {
+    uint64_t begun, out_busy, in_busy;
+};
+void kv_hand_over_begin(
+    const struct kv *kv, uint32_t node, uint32_t decode, uint64_t now, struct kv_handover *handover);
+/* The prompt is done. When the last byte is there. */
+uint64_t kv_hand_over_end(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now,
+    const struct kv_handover *handover);
 
 /* What is before us on the way from a node to prefill node `to`, or to decode instance `to - prefill`. */
 double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now);

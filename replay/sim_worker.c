@@ -77,9 +77,10 @@ static enum mc_status begin(struct cluster *c, struct sim_worker *worker, struct
     request->fetched += more;
     account(c, request, more);
     request->started = true;
-    request->begun = c->now;
     request->done_tokens = request->fetched * block_of(c);
     expect(c, worker, request);
+    if (request->decode != worker->index && c->model->handover != 0)
+        kv_hand_over_begin(c->kv, worker->index, request->decode - c->prefills, c->now, &request->handover);
     if (is_prefill(c, worker) && c->model->shared == 0)
         return kv_store(c->kv, worker->index, request->ids, 0, whole_blocks(c, request));
     return MC_OK;
@@ -281,9 +282,9 @@ static enum mc_status end_prefill(struct cluster *c, struct sim_worker *worker, 
         sim_first_token(c, request);
     if (decode == worker || c->model->handover == 0)
         return sim_worker_decode(c, decode, request);
-    /* Layer by layer while it computes: the last one cannot leave before the prefill is done. */
-    uint64_t sent = kv_hand_over(c->kv, worker->index, decode->index - c->prefills, request->tokens, request->begun);
-    return events_add(&c->events, sent > c->now ? sent : c->now, WAKE_DECODE, decode->index, request);
+    uint64_t there = kv_hand_over_end(
+        c->kv, worker->index, decode->index - c->prefills, request->tokens, c->now, &request->handover);
+    return events_add(&c->events, there, WAKE_DECODE, decode->index, request);
 }
 
 enum mc_status sim_worker_end(struct cluster *c, struct sim_worker *worker)
