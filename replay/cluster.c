@@ -235,7 +235,6 @@ enum mc_status cluster_run(const struct cluster_options *options, struct cluster
     c->out = out;
     list_init(&c->queue);
     rng_seed(&c->arrivals, options->seed);
-    rng_seed(&c->draws, ~options->seed);
     model_fits(c->model, &c->prefill_fit, &c->decode_fit);
     init_workers(c);
     if (stats_init(&out->ttft) != MC_OK || stats_init(&out->tbt) != MC_OK ||

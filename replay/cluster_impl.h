@@ -61,7 +61,7 @@ struct cluster {
     struct trace *trace;
     struct events events;
     struct kv *kv;
-    struct rng arrivals, draws; /* apart, so that under one seed all policies see the same arrivals */
+    struct rng arrivals;
     struct sim_worker workers[MODEL_WORKERS_MAX];
     uint32_t prefills, worker_count;
     uint64_t now, decisions;

@@ -4,6 +4,7 @@
  *
  * The snapshot says of an instance what a live worker reports: prompts and tokens that wait, the time until a new one could start,
  * sequences and KV of its decode side. */
+#include "base/hash.h"
 #include "mooncake/kvcache.h"
 #include "replay/cluster_impl.h"
 
@@ -11,7 +12,6 @@ static void see_prefill(struct cluster *c, uint32_t i)
 {
     const struct sim_worker *worker = &c->workers[i];
     double running = worker->busy ? (double)(worker->ends - c->now) / 1e6 : 0;
-
     c->seen[i] = (struct mc_sched_worker){.role = MC_WORKER_PREFILL,
         .state = MC_WORKER_READY,
         .node = (uint16_t)i,
@@ -110,7 +110,7 @@ static void decide(struct cluster *c, const struct sim_request *request, struct 
     struct mc_sched_request asked;
 
     ask(c, request, node_blocks, &asked);
-    asked.draw = rng_u64(&c->draws);
+    asked.draw = hash_mix(request->number ^ hash_mix(~c->options->seed)); /* one lot, however often it is asked about */
     snapshot(c, &seen);
     c->options->policy->decide(&seen, &asked, decision, NULL);
 }

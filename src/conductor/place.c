@@ -35,7 +35,7 @@ static struct mc_sched_request sched_request(const struct request *request, uint
         .slo_ttft_ms = begun ? 0 : c->opts.slo_ttft_ms, /* too late to refuse what the client is reading */
         .slo_tbt_ms = begun ? 0 : c->opts.slo_tbt_ms,
         .waited_ms = (double)(now - request->started_ns) / NS_PER_MS,
-        .draw = hash_mix(request->started_ns ^ c->pass),
+        .draw = hash_mix(request->started_ns),
         .begun = begun,
     };
 }

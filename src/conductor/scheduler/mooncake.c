@@ -1,4 +1,4 @@
-/* mooncake.c - policy `mooncake`: ours, the default. Three ideas.
+/* mooncake.c - policy `mooncake`: ours, the default. Four ideas.
  *
  * Order. One queue in front of all workers, the highest response ratio first: time waited / work, which is how much slower a request
  * is than it would be alone (Brinch Hansen, The solution of a scheduling problem, 1971). Short ones go first as long as nobody has
@@ -16,6 +16,9 @@
  * pays where fetching is dear, because links are slow or the holder of a hot prefix is asked by many: then it is made, until so
  * much of the pool holds copies.
  *
+ * Steady. Of those who could begin at once and whose TTFT differs by less than predictions err, a request has one that it prefers by a lot of
+ * its own, whatever else happens in the cluster: so what one worker does to others dies out instead of changing everybody's target.
+ *
  * What was tried, and what each idea is worth: docs/decisions/065. */
 #include <math.h>
 
@@ -32,6 +35,9 @@
 
 /* Twice the usual SLO of 30 s: until then it matters little, and what has waited longer is late in any case. */
 #define AGE_MS 60e3
+
+/* Predictions are no better than that: a smaller difference in TTFT is no reason to go elsewhere. */
+#define SAME_PART 0.1
 
 #define WORK_MIN_MS 1e-3 /* a prompt of no work would have a ratio without bound */
 
@@ -75,6 +81,22 @@ static bool is_early(const struct mc_sched_candidate *row)
     return row->queue_ms > row->load_ms + AHEAD_MS;
 }
 
+/* Those as good as the best become equal to it, and lots are drawn (sched_cheapest). */
+static struct mc_sched_candidate *steadiest(struct sched_view *view)
+{
+    struct mc_sched_candidate *best = sched_cheapest(view, view->prefill);
+
+    if (!best || is_early(best))
+        return best;
+    for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
+        struct mc_sched_candidate *row = &view->prefill[i];
+
+        if (row->skip == MC_SKIP_NONE && !is_early(row) && row->cost <= best->cost * (1 + SAME_PART))
+            row->cost = best->cost;
+    }
+    return sched_cheapest(view, view->prefill);
+}
+
 static bool anybody_free(const struct sched_view *view)
 {
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
@@ -95,7 +117,7 @@ void sched_mooncake(const struct mc_sched_snapshot *snapshot, const struct mc_sc
         if (view.prefill[i].skip == MC_SKIP_NONE)
             sched_view_cost_fastest(&view, &view.prefill[i]);
     }
-    best = sched_cheapest(&view, view.prefill);
+    best = steadiest(&view);
     sched_view_decide(&view, best, decision, explain);
     if (decision->outcome != MC_SCHED_RUN || request->begun || !best || decision->prefill != best->worker)
         return;

@@ -188,6 +188,38 @@ static void a_stuck_worker_moves_only_its_own(void **state)
     assert_true(moved * 10 < others);
 }
 
+/* Workers that are free and as good as each other: each request has one that it takes, whatever the others do, and all get their part. */
+static void requests_stay_with_their_lot(void **state)
+{
+    enum { PREFILLS = 8, ROUNDS = 8000 };
+    struct mc_sched_worker workers[PREFILLS + 1];
+    uint32_t got[PREFILLS] = {0};
+    struct cluster c;
+    struct rng rng;
+
+    rng_seed(&rng, 4);
+    cluster_init(&c);
+    for (int i = 0; i < PREFILLS; i++)
+        workers[i] = c.workers[0];
+    workers[PREFILLS] = c.workers[2];
+    c.snapshot.workers = workers;
+    c.snapshot.worker_count = PREFILLS + 1;
+    for (int round = 0; round < ROUNDS; round++) {
+        uint16_t first, busy = (uint16_t)rng_below(&rng, PREFILLS);
+
+        c.request.draw = rng_u64(&rng);
+        first = decide(&c).prefill;
+        got[first]++;
+        workers[busy].queue_ms = 15; /* a little, on 1000 ms of prefill: as good as before */
+        assert_int_equal(decide(&c).prefill, first);
+        workers[busy].queue_ms = 900;
+        assert_true(busy == first ? decide(&c).prefill != first : decide(&c).prefill == first);
+        workers[busy].queue_ms = 0;
+    }
+    for (int i = 0; i < PREFILLS; i++)
+        assert_true(got[i] > ROUNDS / PREFILLS * 8 / 10 && got[i] < ROUNDS / PREFILLS * 12 / 10);
+}
+
 /* ---- whose turn it is ---- */
 
 static void short_ones_first_until_long_ones_have_waited(void **state)
@@ -249,6 +281,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_in_time_is_refused_at_once),
         cmocka_unit_test(a_prefix_is_copied_where_fetching_is_dear),
         cmocka_unit_test(a_stuck_worker_moves_only_its_own),
+        cmocka_unit_test(requests_stay_with_their_lot),
         cmocka_unit_test(short_ones_first_until_long_ones_have_waited),
         cmocka_unit_test(nobody_starves),
         cmocka_unit_test(hopeless_ones_are_refused_first),

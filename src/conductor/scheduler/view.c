@@ -20,6 +20,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "conductor/scheduler/view.h"
 #include "mooncake/kvcache.h"
 
@@ -206,26 +207,22 @@ struct mc_sched_candidate *sched_cheapest(
     const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX])
 {
     struct mc_sched_candidate *best = NULL;
-    uint32_t equal = 0, lot;
+    uint64_t highest = 0;
 
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
         struct mc_sched_candidate *row = &rows[i];
 
         if (row->skip != MC_SKIP_NONE || (best && row->cost > best->cost))
             continue;
-        equal = best && row->cost == best->cost ? equal + 1 : 1;
-        if (equal == 1)
+        /* Each of several equal ones has the same chance. Every row draws a lot of its own and the highest wins (rendezvous
+         * hashing), so that when one of them drops out only those go elsewhere who would have had it. */
+        uint64_t lot = hash_mix(view->request->draw ^ hash_mix(i + 1));
+        if (!best || row->cost < best->cost || lot > highest) {
             best = row;
+            highest = lot;
+        }
     }
-    /* Each of several equal ones has the same chance. Beginning anywhere among all rows and taking the first would favour whoever
-     * stands behind rows that are out: of eight prefill workers beside eight for decode the first one would get nine of sixteen. */
-    if (equal < 2)
-        return best;
-    lot = (uint32_t)(view->request->draw % equal);
-    for (struct mc_sched_candidate *row = best;; row++) {
-        if (row->skip == MC_SKIP_NONE && row->cost == best->cost && lot-- == 0)
-            return row;
-    }
+    return best;
 }
 
 static void cost_decode(const struct sched_view *view, struct mc_sched_candidate *row)
