@@ -4,8 +4,10 @@
  * is than it would be alone (Brinch Hansen, The solution of a scheduling problem, 1971). Short ones go first as long as nobody has
  * waited for long, a long one that waits gains on every short one that comes later, and there is nothing to be tuned to a load. Under a
  * lasting overload the ratios of short ones grow as well, and a ratio alone would let long ones wait until it is over. So each
- * AGE_MS of waiting counts as much as e times less work: whoever has n times the work waits at most ln(n) AGE_MS longer. A request
- * that cannot keep its SLO any more, even if it ran now, goes before all, for its turn costs nobody anything: it is refused.
+ * AGE_MS of waiting counts as much as e times less work: whoever has n times the work waits at most ln(n) AGE_MS longer. With an SLO
+ * there is only so long that a request can wait, which for a long prompt is little. As that time is used up its rank grows without
+ * bound: it goes before shorter ones that can still wait. One that cannot keep its SLO any more, even if it ran now, goes before all,
+ * for its turn costs nobody anything: it is refused.
  *
  * Just in time. The worker of least predicted TTFT takes it, those at work included. But it is given out only when what that worker
  * still has to do takes no longer than what has to be loaded: then loading is hidden behind it, and until then the choice stays open,
@@ -36,6 +38,10 @@
 /* Twice the usual SLO of 30 s: until then it matters little, and what has waited longer is late in any case. */
 #define AGE_MS 60e3
 
+/* How much it counts that the time for waiting is used up: 0 is the ratio alone, which refuses one long prompt in six that could have
+ * been served; with 1 the others wait half as long again. */
+#define HURRY 0.7
+
 /* Predictions are no better than that: a smaller difference in TTFT is no reason to go elsewhere. */
 #define SAME_PART 0.1
 
@@ -43,9 +49,12 @@
 
 double sched_response_ratio(const struct mc_sched_waiting *waiting)
 {
-    if (waiting->slo_ttft_ms > 0 && waiting->waited_ms + waiting->work_ms > waiting->slo_ttft_ms)
-        return INFINITY;
-    return log(waiting->waited_ms / fmax(waiting->work_ms, WORK_MIN_MS)) + waiting->waited_ms / AGE_MS;
+    double rank = log(waiting->waited_ms / fmax(waiting->work_ms, WORK_MIN_MS)) + waiting->waited_ms / AGE_MS;
+    double can_wait = waiting->slo_ttft_ms - waiting->work_ms;
+
+    if (waiting->slo_ttft_ms <= 0)
+        return rank;
+    return waiting->waited_ms < can_wait ? rank - HURRY * log1p(-waiting->waited_ms / can_wait) : INFINITY;
 }
 
 /* Stand-ins for workers that are only full are passed over. */

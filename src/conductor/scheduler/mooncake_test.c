@@ -251,6 +251,16 @@ static void hopeless_ones_are_refused_first(void **state)
     assert_true(isfinite(rank(1000, 28500, 30000)));
 }
 
+/* Ten times the work, and the same time waited: it goes first when it can wait no longer, and not without an SLO. */
+static void long_ones_go_before_it_is_too_late(void **state)
+{
+    assert_true(rank(20000, 5000, 30000) < rank(2000, 5000, 30000));
+    assert_true(rank(20000, 9900, 30000) > rank(2000, 9900, 30000));
+    assert_true(rank(20000, 9900, 0) < rank(2000, 9900, 0));
+    for (double waited = 100; waited < 9990; waited += 10)
+        assert_true(rank(20000, waited + 10, 30000) > rank(20000, waited, 30000));
+}
+
 static void others_serve_who_came_first(void **state)
 {
     struct mc_sched_waiting early = {5000, 20, 0}, late = {1, 10, 0};
@@ -285,6 +295,7 @@ int main(void)
         cmocka_unit_test(short_ones_first_until_long_ones_have_waited),
         cmocka_unit_test(nobody_starves),
         cmocka_unit_test(hopeless_ones_are_refused_first),
+        cmocka_unit_test(long_ones_go_before_it_is_too_late),
         cmocka_unit_test(others_serve_who_came_first),
         cmocka_unit_test(work_is_that_of_the_quickest),
     };
