@@ -57,7 +57,11 @@ void sim_finish(struct cluster *c, struct sim_request *request)
     if (request->output > 1)
         stats_add(&c->out->tbt, tbt);
     c->out->finished++;
-    tell(c, &(struct cluster_outcome){.number = request->number, .ttft_ms = ttft, .tbt_ms = tbt});
+    tell(c, &(struct cluster_outcome){.number = request->number,
+                .ttft_ms = ttft,
+                .tbt_ms = tbt,
+                .prefill = request->prefill,
+                .decode = request->decode});
     c->out->good += (options->slo_ttft_ms <= 0 || ttft <= options->slo_ttft_ms) &&
                     (options->slo_tbt_ms <= 0 || tbt <= options->slo_tbt_ms);
     free(request);

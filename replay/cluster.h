@@ -25,6 +25,7 @@
 struct cluster_outcome {
     uint64_t number;        /* in the trace, bad lines not counted */
     double ttft_ms, tbt_ms; /* tbt: mean time between its tokens, 0 with one token */
+    uint16_t prefill, decode; /* instances, counted through: decode instances stand behind those for prefill */
     bool rejected;          /* then the rest is 0 */
 };
 typedef void cluster_outcome_fn(void *arg, const struct cluster_outcome *outcome);
@@ -38,6 +39,7 @@ struct cluster_options {
     uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
     double slo_ttft_ms, slo_tbt_ms; /* 0: none */
     int64_t never_refuse;           /* number of a request that has no SLO; -1: none */
+    int64_t stuck;                  /* prefill instance that is at full load all the time, its cache is there; -1: none */
     cluster_outcome_fn *outcome;    /* in order of the ends; may be NULL */
     void *outcome_arg;
     replay_progress_fn *progress; /* may be NULL */
@@ -52,6 +54,12 @@ struct missed_tokens {
     uint64_t uncachable; /* the last token, what fills no block, what has no id */
 };
 
+/* What an instance that is stuck at full load does to decisions, each made with and without. */
+struct stuck_moves {
+    uint64_t preferred, others; /* of those that ran at once without: would have gone to it; to somebody else */
+    uint64_t moved;             /* of the others: go elsewhere, or wait */
+};
+
 struct cluster_result {
     uint64_t requests, finished, rejected, good; /* good: finished within the SLO */
     uint64_t bad_lines, reordered;
@@ -61,6 +69,7 @@ struct cluster_result {
     uint64_t duplicated_tokens;                        /* in caches more than once, the most at any time */
     double bytes_moved, load_max_over_mean, simulated_s;
     uint64_t event_hash;
+    struct stuck_moves stuck; /* all 0 when none is */
     uint64_t held_max; /* prompts that had to wait in the queue in front of all */
     struct stats ttft, tbt;
     struct series series;

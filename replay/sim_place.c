@@ -8,6 +8,8 @@
 #include "mooncake/kvcache.h"
 #include "replay/cluster_impl.h"
 
+#define STUCK_MS 1e7 /* longer than anybody waits */
+
 static void see_prefill(struct cluster *c, uint32_t i)
 {
     const struct sim_worker *worker = &c->workers[i];
@@ -103,6 +105,24 @@ static void ask(struct cluster *c, const struct sim_request *request, uint32_t n
         .waited_ms = (double)(c->now - request->arrived) / 1e6};
 }
 
+/* The policy's decision with one instance stuck at full load, and whether that moved a request that would not have gone there. */
+static void decide_beside_stuck(struct cluster *c, const struct mc_sched_snapshot *seen,
+    const struct mc_sched_request *asked, struct mc_sched_decision *decision)
+{
+    uint16_t stuck = (uint16_t)c->options->stuck;
+    struct mc_sched_decision otherwise;
+
+    c->options->policy->decide(seen, asked, &otherwise, NULL);
+    c->seen[stuck].queue_ms += STUCK_MS;
+    c->options->policy->decide(seen, asked, decision, NULL);
+    if (otherwise.outcome != MC_SCHED_RUN)
+        return;
+    c->out->stuck.preferred += otherwise.prefill == stuck;
+    c->out->stuck.others += otherwise.prefill != stuck;
+    c->out->stuck.moved += otherwise.prefill != stuck &&
+                           (decision->outcome != MC_SCHED_RUN || decision->prefill != otherwise.prefill);
+}
+
 static void decide(struct cluster *c, const struct sim_request *request, struct mc_sched_decision *decision)
 {
     uint32_t node_blocks[MODEL_PREFILL_MAX];
@@ -112,7 +132,10 @@ static void decide(struct cluster *c, const struct sim_request *request, struct 
     ask(c, request, node_blocks, &asked);
     asked.draw = hash_mix(request->number ^ hash_mix(~c->options->seed)); /* one lot, however often it is asked about */
     snapshot(c, &seen);
-    c->options->policy->decide(&seen, &asked, decision, NULL);
+    if (c->options->stuck >= 0)
+        decide_beside_stuck(c, &seen, &asked, decision);
+    else
+        c->options->policy->decide(&seen, &asked, decision, NULL);
 }
 
 /* The scheduler knows of memory only. What goes on behind that on SSDs is read when that is sooner than computing it. */

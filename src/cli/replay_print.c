@@ -38,6 +38,12 @@ static json_t *missed_json(const struct missed_tokens *missed)
         "elsewhere", (json_int_t)missed->elsewhere, "uncachable", (json_int_t)missed->uncachable);
 }
 
+static json_t *stuck_json(const struct stuck_moves *stuck)
+{
+    return json_pack("{s:I, s:I, s:I}", "preferred", (json_int_t)stuck->preferred, "others", (json_int_t)stuck->others,
+        "moved", (json_int_t)stuck->moved);
+}
+
 json_t *replay_run_json(const struct replay_run *run, const char *evict)
 {
     const struct cluster_result *r = &run->result;
@@ -59,6 +65,8 @@ json_t *replay_run_json(const struct replay_run *run, const char *evict)
         json_object_set_new(all, "opt_hit_rate", json_real(run->opt_hit_rate));
         json_object_set_new(all, "regret", json_real(run->opt_hit_rate - hit_rate));
     }
+    if (all && r->stuck.preferred + r->stuck.others > 0)
+        json_object_set_new(all, "stuck", stuck_json(&r->stuck));
     return all;
 }
 

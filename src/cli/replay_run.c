@@ -133,6 +133,8 @@ int replay_take_model(const struct cli *cli, struct model *model)
         return CLI_USAGE;
     if (model_complete(model, why, sizeof(why)) != MC_OK)
         return cli_fail(cli, CLI_USAGE, "%s: %s", set->cluster ? set->cluster : "the cluster", why);
+    if (set->stuck >= (int64_t)model->prefill)
+        return cli_fail(cli, CLI_USAGE, "--stuck: there are prefill instances 0 to %.0f", model->prefill - 1);
     return CLI_OK;
 }
 
@@ -177,8 +179,10 @@ static void write_outcome(void *arg, const struct cluster_outcome *outcome)
         fprintf(lines->file, "{\"policy\": \"%s\", \"request\": %" PRIu64 ", \"rejected\": true}\n", lines->policy,
             outcome->number);
     else
-        fprintf(lines->file, "{\"policy\": \"%s\", \"request\": %" PRIu64 ", \"ttft_ms\": %.6f, \"tbt_ms\": %.6f}\n",
-            lines->policy, outcome->number, outcome->ttft_ms, outcome->tbt_ms);
+        fprintf(lines->file,
+            "{\"policy\": \"%s\", \"request\": %" PRIu64 ", \"ttft_ms\": %.6f, \"tbt_ms\": %.6f, \"prefill\": %u, "
+            "\"decode\": %u}\n",
+            lines->policy, outcome->number, outcome->ttft_ms, outcome->tbt_ms, outcome->prefill, outcome->decode);
 }
 
 /* What nobody can beat: all memory of the cluster as one pool that knows the future, no queue, no time. Hit rate by tokens. */
@@ -229,6 +233,7 @@ int replay_run_all(struct cli *cli, const struct eviction *eviction, const struc
             .slo_ttft_ms = (double)set->slo_ttft_ms,
             .slo_tbt_ms = (double)set->slo_tbt_ms,
             .never_refuse = set->never_refuse,
+            .stuck = set->stuck,
             .outcome = ends ? write_outcome : NULL,
             .outcome_arg = &lines,
             .progress = replay_bar_show,

@@ -211,6 +211,8 @@ static const struct opt_row cluster_rows[] = {
         .help = "requests arrive that much faster than in the trace"},
     {"never-refuse", OPT_INT, AT(never_refuse), "-1", .min = -1, .max = 9e15, .flags = OPT_ONLY_ARGV,
         .help = "the request of this number (from 0) has no SLO: was it right to refuse it?"},
+    {"stuck", OPT_INT, AT(stuck), "-1", .min = -1, .max = 62, .unit = "INSTANCE", .flags = OPT_ONLY_ARGV,
+        .help = "this prefill instance (from 0) is at full load all the time; its cache is there"},
 };
 
 static const struct opt_row plan_rows[] = {

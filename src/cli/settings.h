@@ -114,7 +114,7 @@ struct settings {
     int64_t one_pool;
     bool strict;
     const char *cluster, *cache_tokens, *compare, *requests_out, *sweep;
-    int64_t prefill, decode, seed, never_refuse;
+    int64_t prefill, decode, seed, never_refuse, stuck;
     double speed;
 
     const char *fit, *tiers, *decisions;

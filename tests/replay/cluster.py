@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cluster - goal: simulated clusters do what docs/replay.md says of them. Method: small cases worked out by hand, sums that have to
 agree, hashes that were written down (the same under every compiler), and the figures of a peer's live router on the published trace."""
+import itertools
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree
 
-from kit import CONVERSATION, File, chats, main, once, replay, skip
+from kit import CONVERSATION, File, chats, families, main, once, replay, skip
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BENCH = os.path.join(HERE, "..", "..", "bench", "replay")
@@ -282,6 +283,41 @@ def test_copies_where_it_pays(binary):
         assert slow["duplicated_tokens"] == copies * 512 * 20 <= 0.1 * 4 * cache, (cache, slow)
 
 
+def popular(seed, count, gap_ms):
+    """Documents by popularity (zipf), each with a question of its own behind it; they come at random times."""
+    draw, at, out = families.Draw(seed), 0, []
+    for ids in itertools.islice(families.documents(draw, families.zipf(draw, 200)), count):
+        at += draw.exponential(gap_ms)
+        out.append(request(round(at), 512 * len(ids) + draw.between(1, 511), draw.between(20, 200), ids))
+    return out
+
+
+def test_one_stuck(binary):
+    """16 instances, one of them at full load all the time, over whole runs: of the requests that went elsewhere before, fewer than a tenth
+    go to another one than before. Of single decisions of such a run hardly any is another one, at a load where every run is
+    different, too."""
+    for seed in (1, 2):
+        with File(popular(seed, 2000, 100)) as trace, File() as out:
+            targets = []
+            for stuck in (-1, 5):
+                r = replay(binary, "--trace", trace, "--prefill", 16, "--evict", "lru", "--stuck", stuck, "--requests-out", out)
+                with open(out, encoding="utf-8") as file:
+                    targets.append({end["request"]: end["prefill"] for end in map(json.loads, file)})
+                # R20: within 10 % of what pure affinity hits, which is all that has been there before
+                assert r["missed_tokens"]["elsewhere"] + r["missed_tokens"]["evicted"] < 0.1 * (r["hit_tokens"]["own"] + r["hit_tokens"]["remote"])
+            before, after = targets
+            others = [number for number, target in before.items() if target != 5]
+            moved = sum(after[number] != before[number] for number in others)
+            assert len(before) - len(others) > 20 and 5 not in after.values(), "it was wanted, and nobody goes there"
+            assert moved < 0.1 * len(others), (moved, len(others))
+        with File(popular(seed, 2000, 10)) as trace:
+            busy = replay(binary, "--trace", trace, "--prefill", 16, "--evict", "lru", "--stuck", 5)
+            assert busy["stuck"]["preferred"] > 50 and busy["stuck"]["moved"] < 0.1 * busy["stuck"]["others"] > 100, busy["stuck"]
+            r = replay(binary, "--trace", trace, "--prefill", 16, "--evict", "lru")
+            assert r["load_max_over_mean"] <= 1.5 and r["duplicated_tokens"] <= 0.1 * 16 * 3e6 and "stuck" not in r, r
+            assert "instances 0 to 15" in replay(binary, "--trace", trace, "--prefill", 16, "--stuck", 16, fails=True)
+
+
 def test_arguments(binary):
     with File([request(0, 100, 1)]) as trace:
         for values, says in (({"prefil": 8}, "no value is called 'prefil'"), ({"prefill": 0}, "'prefill' must be a number from 1"),
@@ -364,6 +400,7 @@ def test_requests_out(binary):
             assert sorted(end["request"] for end in mine) == list(range(300))
             assert sum(end.get("rejected", False) for end in mine) == r["rejected"] > 0
             ttft = [end["ttft_ms"] for end in mine if "ttft_ms" in end]
+            assert all(end["prefill"] < 8 <= end["decode"] < 16 or end["prefill"] == end["decode"] >= 8 for end in mine if "ttft_ms" in end)
             near(sum(ttft) / len(ttft), r["ttft_ms"]["mean"], "mean")
             near(sorted(ttft)[math.ceil(0.9 * len(ttft)) - 1], r["ttft_ms"]["p90"], "p90 of the histogram")
         assert "No such file" in replay(binary, "--trace", trace, "--requests-out", "/nonexistent/x", fails=True)
@@ -414,5 +451,5 @@ if __name__ == "__main__":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
         main([test_by_hand, test_links_by_hand, test_ssd_by_hand, test_regret, test_fit, test_plan, test_sums, test_slo,
-              test_order_of_the_queue, test_nobody_starves, test_just_in_time, test_copies_where_it_pays, test_arguments,
+              test_order_of_the_queue, test_nobody_starves, test_just_in_time, test_copies_where_it_pays, test_one_stuck, test_arguments,
               test_report, test_sweep, test_requests_out, test_hashes])
