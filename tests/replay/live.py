@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from cluster import Cluster  # noqa: E402  (found by the line above)
 
 USERS, TURNS, SYSTEM = 4, 4, 640
+STEP_MS = 20  # what the synthetic engine takes for a decode step, at least
 
 
 def talk(cluster, user, sent):
@@ -60,7 +61,7 @@ def check_trace(path, sent):
 def main(binary):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "traffic.jsonl")
-        with Cluster(binary, "--prefill-workers", "2", "--decode-workers", "2", "--record", path) as cluster:
+        with Cluster(binary, "--prefill-workers", "2", "--decode-workers", "2", "--synthetic-decode", str(STEP_MS), "--record", path) as cluster:
             sent = traffic(cluster)
             fits = json.loads(cluster.get("/v1/fits/synthetic")[1])
             assert cluster.get("/v1/fits/nobody")[0] == 404
@@ -83,11 +84,17 @@ def main(binary):
 
         r = replay(binary, "--trace", path, "--strict")
         assert r["requests"] == len(sent) and r["reordered"] == 0 and r["hit_rate"] > 0.2, r
-        assert {"prefill_base_ms", "prefill_token_ms", "prefill_pair_ms", "kv_token_bytes"} <= fits.keys(), fits
+        assert {"prefill_base_ms", "prefill_token_ms", "prefill_pair_ms", "decode_base_ms", "decode_sequence_ms", "decode_kv_token_ns",
+                "kv_token_bytes"} <= fits.keys(), fits
         assert 0.05 < fits["prefill_token_ms"] < 5, "the synthetic engine computes 4,000 tokens a second"
+        steps = sum(answer for _, answer, _ in sent)
+        assert fits["#decode_samples"] > steps / (2 * USERS), "steps were measured, at most all users' in one"
+        step = fits["decode_base_ms"] + fits["decode_sequence_ms"] + fits["decode_kv_token_ns"] * 1500 / 1e6
+        assert step > STEP_MS / 2, (step, fits)
         with File(text=json.dumps(fits)) as fit:
             slow = replay(binary, "--trace", path, "--fit", fit, "--policy", "global")
         assert slow["ttft_ms"]["mean"] > 50 and slow["event_hash"] != r["event_hash"], slow
+        assert slow["tbt_ms"]["p50"] > STEP_MS / 2, slow
         print("ok fit")
 
 

@@ -58,6 +58,7 @@ void fleet_speed_set(struct fleet_worker *worker, bool first)
     }
     decode_theta(speed, theta);
     mc_fit_init(&worker->decode, says_decode(speed) ? theta : mc_fit_decode_prior);
+    worker->decode.samples = says_decode(speed) ? speed->decode_samples : 0; /* it fits its steps itself */
     for (uint32_t n = 0; n < FLEET_NODES_MAX; n++)
         worker->links[n] = (struct mc_sched_link){.bytes_per_ms = bytes_per_ms, .latency_ms = speed->load_base * 1e3};
 }
