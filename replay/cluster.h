@@ -23,10 +23,10 @@
 
 /* How one request ended. */
 struct cluster_outcome {
-    uint64_t number;        /* in the trace, bad lines not counted */
-    double ttft_ms, tbt_ms; /* tbt: mean time between its tokens, 0 with one token */
+    uint64_t number;          /* in the trace, bad lines not counted */
+    double ttft_ms, tbt_ms;   /* tbt: mean time between its tokens, 0 with one token */
     uint16_t prefill, decode; /* instances, counted through: decode instances stand behind those for prefill */
-    bool rejected;          /* then the rest is 0 */
+    bool rejected;            /* then the rest is 0 */
 };
 typedef void cluster_outcome_fn(void *arg, const struct cluster_outcome *outcome);
 
@@ -39,8 +39,8 @@ struct cluster_options {
     uint64_t seed;                  /* of ties and draws; not 0: the gaps between arrivals vary by +-10 %, too */
     double slo_ttft_ms, slo_tbt_ms; /* 0: none */
     int64_t never_refuse;           /* number of a request that has no SLO; -1: none */
-    int64_t stuck;                  /* prefill instance that is at full load all the time, its cache is there; -1: none */
-    cluster_outcome_fn *outcome;    /* in order of the ends; may be NULL */
+    int64_t stuck;               /* prefill instance that is at full load all the time, its cache is there; -1: none */
+    cluster_outcome_fn *outcome; /* in order of the ends; may be NULL */
     void *outcome_arg;
     replay_progress_fn *progress; /* may be NULL */
     void *arg;
@@ -70,7 +70,7 @@ struct cluster_result {
     double bytes_moved, load_max_over_mean, simulated_s;
     uint64_t event_hash;
     struct stuck_moves stuck; /* all 0 when none is */
-    uint64_t held_max; /* prompts that had to wait in the queue in front of all */
+    uint64_t held_max;        /* prompts that had to wait in the queue in front of all */
     struct stats ttft, tbt;
     struct series series;
     double busy_ms[MODEL_WORKERS_MAX]; /* by instance, prefill first */
