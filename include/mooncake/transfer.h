@@ -5,10 +5,9 @@
  *   struct mc_peer *peer;        another process' engine, reached over the best transport for each region
  *   struct mc_batch *batch;      reads and writes submitted together, with one deadline and one completion
  *
- * How bytes move. There is one mover: the side whose memory is to be written pulls. A read is pulled by the caller
- * from the peer's region; for a write the caller sends a request and the peer pulls from the caller's memory. So no
- * process' private memory is ever written by another process, and "may I still write here?" is always asked by the
- * thread that would write, before each piece of at most 256 KiB: is the region still registered, is the batch still
+ * How bytes move. Over tcp the side whose memory is to be written receives them; on one host the caller copies, from
+ * the peer's region or into it. Either way "may I still store here?" is asked by the thread that stores, right before
+ * each piece of at most 256 KiB and again whenever it was stopped: is the region still registered, is the batch still
  * wanted, does the socket stand?
  *
  * What a caller may rely on. When a batch has completed, or mc_batch_cancel() has returned, local memory is neither read nor
@@ -21,8 +20,8 @@
  * writes short deadlines.
  *
  * Transports. `auto` takes for each peer and region the first of: shm-memfd (same host, region allocated with
- * mc_te_alloc: copied from the mapped, sealed memfd), shm-vm (same host, any other memory: process_vm_readv by the
- * pulling side where the kernel allows it), tcp. Asking for one by name never falls back to another. Bytes over tcp
+ * mc_te_alloc: copied from the mapped, sealed memfd, or into it when all of it was allocated with MC_REGION_WRITE),
+ * shm-vm (same host, any other memory: process_vm_readv and process_vm_writev where the kernel allows them), tcp. Asking for one by name never falls back to another. Bytes over tcp
  * carry CRC32C per piece; copies on one host do not (there is nothing to compare with), unless the caller asks for
  * the checksum of what arrived (mc_op.crc32c).
  *
@@ -95,7 +94,8 @@ struct mc_region_key {
 
 enum mc_region_flags {
     MC_REGION_READ = 1,  /* peers may read it */
-    MC_REGION_WRITE = 2, /* peers may ask us to write into it */
+    MC_REGION_WRITE = 2, /* peers may write it. Those of this host, which run as our user, are given a writable
+                          * mapping of memory of mc_te_alloc() with this flag: they are trusted to keep to their keys */
 };
 
 /* Register [addr, addr+len). The memory stays the caller's and must stay mapped until unregistered. Ranges may
@@ -106,7 +106,8 @@ MC_API enum mc_status mc_te_register(
 
 /* Withdraw a region. Operations of peers that have not finished fail with MC_ENOENT at their next piece; when this
  * returns no byte of the range is read or written through this key any more. Waits for a piece being copied at this
- * moment (at most 50 ms).  MC_ENOENT: not registered here. */
+ * moment: microseconds; at most a second, when the process on this host that copies it is given no processor for so
+ * long.  MC_ENOENT: not registered here. */
 MC_API enum mc_status mc_te_unregister(struct mc_te *te, const struct mc_region_key *key);
 
 /* Allocate `len` bytes of zeroed memory in a sealed memfd and register it: peers on the same host copy straight from
@@ -140,7 +141,7 @@ enum mc_path {
     MC_PATH_NONE, /* not reachable */
     MC_PATH_TCP,
     MC_PATH_SHM_MEMFD, /* mapped sealed memfd */
-    MC_PATH_SHM_VM,    /* process_vm_readv */
+    MC_PATH_SHM_VM,    /* process_vm_readv, process_vm_writev */
 };
 MC_API const char *mc_path_str(enum mc_path path);
 
@@ -149,8 +150,8 @@ MC_API enum mc_path mc_peer_path(struct mc_peer *peer, const struct mc_region_ke
 
 /* Counters since the peer was opened; a snapshot, each value exact on its own. */
 struct mc_peer_stats {
-    uint64_t read_bytes[4];  /* pulled by us, by enum mc_path */
-    uint64_t write_bytes[4]; /* pulled by the peer on our request, by enum mc_path */
+    uint64_t read_bytes[4];  /* by us, by enum mc_path */
+    uint64_t write_bytes[4]; /* by us, by enum mc_path */
     uint64_t served_bytes;   /* sent to the peer over tcp on its request */
     uint64_t batches, batches_failed, ops, retries;
     uint64_t crc_errors;  /* pieces refused because their wire checksum was wrong */

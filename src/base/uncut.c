@@ -233,12 +233,12 @@ ssize_t uncut_recvmsg(int fd, struct msghdr *msg, int flags)
     return uncut_works() ? call(SYS_recvmsg, fd, (long)msg, flags, 0, 0, 0) : recvmsg(fd, msg, flags);
 }
 
-ssize_t uncut_process_vm_readv(
+ssize_t uncut_process_vm_writev(
     pid_t pid, const struct iovec *here, unsigned long here_count, const struct iovec *there, unsigned long there_count)
 {
     return uncut_works()
-               ? call(SYS_process_vm_readv, pid, (long)here, (long)here_count, (long)there, (long)there_count, 0)
-               : process_vm_readv(pid, here, here_count, there, there_count, 0);
+               ? call(SYS_process_vm_writev, pid, (long)here, (long)here_count, (long)there, (long)there_count, 0)
+               : process_vm_writev(pid, here, here_count, there, there_count, 0);
 }
 
 ssize_t uncut_copy(void *dst, const void *src, size_t len)

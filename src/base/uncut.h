@@ -36,8 +36,8 @@ void uncut_begin(void);
 
 /* As the calls of libc they are named for; or UNCUT_AGAIN: nothing was called, look again. */
 ssize_t uncut_recvmsg(int fd, struct msghdr *msg, int flags);
-ssize_t uncut_process_vm_readv(pid_t pid, const struct iovec *here, unsigned long here_count, const struct iovec *there,
-    unsigned long there_count);
+ssize_t uncut_process_vm_writev(pid_t pid, const struct iovec *here, unsigned long here_count,
+    const struct iovec *there, unsigned long there_count);
 
 /* Copy, after uncut_copy_begin(). Returns how much was copied, from the front: less than `len` when the thread lost its processor since the
  * begin; then look again, and copy the rest. The ranges must not overlap. At the speed of memcpy, where there is no restartable sequence

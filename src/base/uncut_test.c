@@ -1,6 +1,6 @@
 /* uncut_test.c - a thread that is stopped between its look and its call looks again.
  *
- * Method: a child of ours looks at a word and reads a byte into shared memory; we stop it with a breakpoint exactly at the
+ * Method: a child of ours looks at a word and writes a byte into shared memory; we stop it with a breakpoint exactly at the
  * instruction of the call, where a random stop would have to be lucky, change the word, and let it go on. */
 #include <errno.h>
 #include <setjmp.h>
@@ -31,13 +31,13 @@ struct shared {
     char copied[COPIED];
 };
 
-/* A byte of this process, by the call. */
-static ssize_t read_byte(pid_t pid, char *to)
+/* A byte into this process, by the call. */
+static ssize_t write_byte(pid_t pid, char *to)
 {
     static char source = 'x';
-    struct iovec here = {to, 1}, there = {&source, 1};
+    struct iovec here = {&source, 1}, there = {to, 1};
 
-    return uncut_process_vm_readv(pid, &here, 1, &there, 1);
+    return uncut_process_vm_writev(pid, &here, 1, &there, 1);
 }
 
 static void simple(void **state)
@@ -47,12 +47,12 @@ static void simple(void **state)
 
     do
         uncut_begin();
-    while ((n = read_byte(getpid(), &byte)) == UNCUT_AGAIN);
+    while ((n = write_byte(getpid(), &byte)) == UNCUT_AGAIN);
     assert_int_equal(n, 1);
     assert_int_equal(byte, 'x');
     do
         uncut_begin();
-    while ((n = read_byte(-1, &byte)) == UNCUT_AGAIN);
+    while ((n = write_byte(-1, &byte)) == UNCUT_AGAIN);
     assert_int_equal(n, -1);
     assert_int_equal(errno, ESRCH);
 }
@@ -80,7 +80,7 @@ static void interrupted_while_looking(void **state)
     setitimer(ITIMER_REAL, &soon, NULL);
     while (!alarms)
         ;
-    assert_int_equal(read_byte(getpid(), &byte), UNCUT_AGAIN);
+    assert_int_equal(write_byte(getpid(), &byte), UNCUT_AGAIN);
     assert_int_equal(byte, 0);
     signal(SIGALRM, SIG_DFL);
 }
@@ -100,7 +100,7 @@ static void look_and_call(struct shared *shared)
         shared->looks++;
         if (!shared->wanted)
             _exit(TAKEN_BACK);
-        n = read_byte(pid, &shared->byte);
+        n = write_byte(pid, &shared->byte);
     } while (n == UNCUT_AGAIN);
     _exit(n == 1 ? STORED : 1);
 }

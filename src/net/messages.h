@@ -24,9 +24,8 @@
     X(TE_SYNC, 0x0101, "te-sync")         /* clock, and the unix socket for peers of this host */                      \
     X(TE_READ, 0x0102, "te-read")         /* send me these ranges of your regions; the answer is their payload */      \
     X(TE_WRITE, 0x0103, "te-write")       /* store this payload in these ranges of your regions */                     \
-    X(SHM_PROOF, 0x0110, "shm-proof")     /* the nonce of the page you passed, and whether I can read your memory */   \
+    X(SHM_PROOF, 0x0110, "shm-proof")     /* the nonce of the page you passed */                                       \
     X(SHM_SEGMENT, 0x0111, "shm-segment") /* pass me the descriptor of that segment */                                 \
-    X(SHM_PULL, 0x0112, "shm-pull")       /* copy from my memory into these ranges of your regions */                  \
     X(SHM_GONE, 0x0113, "shm-gone")       /* that segment of mine was freed: unmap it */
 /* append above this line: 0x01xx, src/transfer */
 

@@ -180,20 +180,6 @@ void xfer_end(struct xfer *xfer, enum mc_status status)
         batch_finish(batch);
 }
 
-static bool batch_being_copied(struct mc_batch *batch)
-{
-    uint64_t waited = now_ns() - batch->failed_ns;
-
-    list_for_each (it, &batch->xfers) {
-        struct xfer *xfer = list_entry(it, struct xfer, order);
-
-        if (xfer->fence_id && xfer->via->ops->copying(xfer->via, batch->peer, xfer, waited))
-            return true;
-        xfer->fence_id = 0;
-    }
-    return false;
-}
-
 void batch_fail(struct mc_batch *batch, enum mc_status why)
 {
     struct mc_te *te = batch->te;
@@ -217,7 +203,6 @@ void batch_fail(struct mc_batch *batch, enum mc_status why)
         xfer_ops_failed(xfer, why);
     }
     batch->xfers_left = 0;
-    batch->failed_ns = now_ns();
     batch->fence_until_ns = fence;
     if (fence <= now_ns() || loop_timer_set(te->loop, &batch->timer, fence) != MC_OK)
         batch_finish(batch);
@@ -230,7 +215,7 @@ static void batch_timer(struct loop *loop, struct loop_timer *timer)
 
     if (batch->ending == MC_PENDING)
         batch_fail(batch, MC_ETIMEDOUT);
-    else if (!batch_being_copied(batch) || loop_timer_set(loop, timer, now_ns() + FENCE_POLL_NS) != MC_OK)
+    else
         batch_finish(batch);
 }
 
@@ -263,13 +248,8 @@ void batch_fail_peer(struct mc_peer *peer, enum mc_status why)
         fence = batch->fence_until_ns > fence ? batch->fence_until_ns : fence;
     }
     fence_wait(fence);
-    while (!list_empty(&peer->batches)) {
-        struct mc_batch *batch = list_first(&peer->batches, struct mc_batch, link);
-
-        while (batch_being_copied(batch))
-            fence_wait(now_ns() + FENCE_POLL_NS);
-        batch_finish(batch);
-    }
+    while (!list_empty(&peer->batches))
+        batch_finish(list_first(&peer->batches, struct mc_batch, link));
 }
 
 /* ---- taking in ---- */

@@ -12,7 +12,6 @@
 struct op_class {
     enum mc_opcode opcode;
     uint8_t kind;
-    uint32_t local_segment;
 };
 
 struct builder {
@@ -26,7 +25,7 @@ struct builder {
 
 static bool class_equal(const struct op_class *a, const struct op_class *b)
 {
-    return a->opcode == b->opcode && a->kind == b->kind && a->local_segment == b->local_segment;
+    return a->opcode == b->opcode && a->kind == b->kind;
 }
 
 static enum mc_status key_fits_peer(struct mc_peer *peer, const struct te_key *key)
@@ -77,7 +76,6 @@ static enum mc_status builder_begin(struct builder *b, const struct op_class *cl
     xfer->batch = b->batch;
     xfer->opcode = class->opcode;
     xfer->kind = class->kind;
-    xfer->local_segment = class->local_segment;
     list_push_back(&b->batch->xfers, &xfer->order);
     b->batch->xfers_left++;
     b->xfer = xfer;
@@ -100,11 +98,8 @@ static bool part_extend(struct xfer *xfer, const struct mc_op *op, uint64_t id, 
 
 static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint32_t i)
 {
-    struct op_class class = {op->opcode, b->key.kind, 0};
-    uint64_t ignored;
+    struct op_class class = {op->opcode, b->key.kind};
 
-    if (op->opcode == MC_WRITE && b->batch->te->shm)
-        class.local_segment = segment_of(b->batch->te, op->local, op->len, &ignored);
     for (uint64_t done = 0; done < op->len;) {
         struct xfer *xfer = b->xfer;
         uint32_t len;
@@ -127,7 +122,6 @@ static enum mc_status builder_op(struct builder *b, const struct mc_op *op, uint
                 .len = len,
                 .op = i,
                 .ops = 1,
-                .base = b->key.base,
                 .segment = b->key.segment,
             };
         xfer->want_crc |= op->crc32c != NULL;

@@ -110,7 +110,14 @@ static void submit_while_engine_closes(void **state)
 struct breaking {
     struct mc_op op;
     struct mc_batch *batch;
+    enum mc_status status;
 };
+
+/* With one a batch is always carried out by the loop. */
+static void ended(struct mc_batch *batch, enum mc_status status, void *arg)
+{
+    *(enum mc_status *)arg = status;
+}
 
 /* What a reset and a new batch within one turn look like. */
 static void break_and_submit(struct loop *loop, void *arg)
@@ -118,7 +125,8 @@ static void break_and_submit(struct loop *loop, void *arg)
     struct breaking *breaking = arg;
     struct session *session = pair.here->shm ? session_find(pair.here->shm, pair.peer->uuid) : NULL;
 
-    assert_int_equal(mc_transfer_submit(pair.peer, &breaking->op, 1, 5000, NULL, NULL, &breaking->batch), MC_OK);
+    assert_int_equal(
+        mc_transfer_submit(pair.peer, &breaking->op, 1, 5000, ended, &breaking->status, &breaking->batch), MC_OK);
     batch_take_incoming(pair.here);
     if (session)
         conn_abort(session->conn, MC_EPEERDOWN);
@@ -136,6 +144,7 @@ static void broken_in_the_same_turn(const char *transport, enum mc_opcode opcode
     breaking.op = op_of(opcode, local);
     loop_call(pair.here->loop, break_and_submit, &breaking);
     assert_int_equal(mc_batch_wait(breaking.batch, UINT32_MAX), MC_OK);
+    assert_int_equal(breaking.status, MC_OK);
     mc_batch_free(breaking.batch);
     pair_close();
 }
@@ -148,6 +157,7 @@ static void broken_link(void **state)
 
 static void broken_session(void **state)
 {
+    broken_in_the_same_turn("shm", MC_READ);
     broken_in_the_same_turn("shm", MC_WRITE);
 }
 

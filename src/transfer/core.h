@@ -32,7 +32,7 @@
 #define XFER_BYTES                                                                                                     \
     (1u << 20)            /* 1 MiB: large enough that a request costs nothing, small enough to share between links */
 #define XFER_PARTS   1024 /* parts of one xfer: a request body of 20 KiB */
-#define INLINE_BYTES (256u << 10) /* same-host reads up to here are done inside submit */
+#define INLINE_BYTES (256u << 10) /* same-host batches up to here are done inside submit */
 #define REGION_ROWS  65536
 #define SEGMENTS_MAX 4096
 
@@ -43,10 +43,8 @@
 
 /* After a failed write was fenced by cutting its connection: time for a receive that is already inside the kernel at the
  * peer (at most one piece) to end before the caller is told. The copy takes some 50 us, but on busy cores the peer may have lost
- * its processor in the middle of it: with 10 ms one write in a few hundred landed late at load 8. On this host nobody has to
- * guess: see transport_ops.copying. */
+ * its processor in the middle of it: with 10 ms one write in a few hundred landed late at load 8. */
 #define FENCE_GRACE_NS (35 * NS_PER_MS)
-#define FENCE_POLL_NS  NS_PER_MS
 
 struct shm;     /* shm/shm.h */
 struct session; /* shm/shm.h */
@@ -54,7 +52,7 @@ struct fault;   /* fault/fault.h */
 
 /* ---- memory ---- */
 
-/* One registered range, or a token (TE_TOKEN): a row without memory whose presence says "still wanted". */
+/* One registered range. */
 struct region {
     _Atomic uint64_t id; /* 0: free or withdrawn. Low 16 bits = the row. Written under te->lock, read by any */
     uint8_t *addr;
@@ -66,14 +64,12 @@ struct region {
     uint32_t next;    /* free list */
 };
 
-enum { TE_TOKEN = 1u << 16 }; /* beside enum mc_region_flags, never on the wire */
-
 struct segment {
     uint32_t number; /* 1, 2, ...; never used twice */
     void *addr;
     uint64_t len;
     int fd;        /* ours, read-write */
-    int fd_shared; /* the same memory, read-only: what peers get */
+    int fd_shared; /* the same memory: what peers get; read-only unless they may write all of it */
     uint64_t region;
 };
 
@@ -82,9 +78,7 @@ enum mc_status region_add(struct mc_te *te, void *addr, uint64_t len, uint32_t f
 
 /* Withdraw the row at once and free it; waits until no peer's request uses it (any thread), see mc_te_unregister(). */
 enum mc_status region_remove(struct mc_te *te, uint64_t id); /* any */
-
-/* Withdraw a token: one store; nobody serves from it. */
-void token_drop(struct mc_te *te, uint64_t id);
+void regions_remove_all(struct mc_te *te);                   /* loop */
 
 /* May a peer use [offset, offset+len) of this region for what `need` says? MC_OK and *addr; MC_ENOENT, MC_EPERM, MC_EINVAL. With
  * `hold` its serving count goes up: region_release() later. */
@@ -95,7 +89,7 @@ bool region_alive(struct mc_te *te, uint64_t id);
 
 void segments_fini(struct mc_te *te);
 
-/* A read-only descriptor of that segment, given to the caller; -1 = there is none. Any thread. */
+/* A descriptor of that segment for a peer, given to the caller; -1 = there is none. Any thread. */
 int segment_share(struct mc_te *te, uint32_t number);
 
 /* Is the range inside memory of mc_te_alloc()? The number of the segment and the offset in it; 0 = no. Any thread. */
@@ -108,11 +102,10 @@ struct part {
     uint64_t region; /* id */
     uint64_t offset; /* in the region */
     uint32_t len;
-    uint32_t crc;  /* MC_READ: CRC32C of what was stored, when the xfer wants it */
-    uint32_t op;   /* first op of the batch it serves; following parts of the same op have the same number */
-    uint32_t ops;  /* how many ops were merged into it */
-    uint64_t base; /* of the region in its segment (TE_KIND_MEMFD) */
-    uint32_t segment;
+    uint32_t crc;     /* MC_READ: CRC32C of what was stored, when the xfer wants it */
+    uint32_t op;      /* first op of the batch it serves; following parts of the same op have the same number */
+    uint32_t ops;     /* how many ops were merged into it */
+    uint32_t segment; /* that the region lies in, as the key says (TE_KIND_MEMFD) */
 };
 
 enum xfer_state {
@@ -129,14 +122,12 @@ struct xfer {
     void *slot;            /* the transport's */
     enum xfer_state state;
     enum mc_opcode opcode;
-    uint8_t kind;           /* enum te_region_kind of the remote side */
-    uint32_t local_segment; /* MC_WRITE: number of the segment of ours that every part's source lies in; 0 = none */
+    uint8_t kind; /* enum te_region_kind of the remote side */
     bool want_crc;
     uint32_t attempts;
     uint32_t bytes;
     uint32_t part_count;
     uint64_t started_ns;
-    uint64_t fence_id; /* of a write taken back whose transport has `copying`: what it looks for; 0: nothing */
     struct part parts[];
 };
 
@@ -157,7 +148,6 @@ struct mc_batch {
     struct loop_timer timer;
     enum mc_status first;      /* first failure */
     enum mc_status ending;     /* not MC_PENDING: failed or cancelled, waiting for fences */
-    uint64_t failed_ns;        /* when `ending` was set */
     uint64_t fence_until_ns;   /* completion not before this, when a write was cut */
     _Atomic int status;        /* enum mc_status; MC_PENDING until complete */
     _Atomic uint32_t finished; /* futex: 1 when nobody but the caller touches the batch any more */

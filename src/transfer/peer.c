@@ -21,7 +21,7 @@
 #define BACKOFF_MAX_MS  200
 #define BACKOFF_IDLE_MS 5000
 #define OPEN_TIMEOUT_MS 2000
-#define PUMP_TURN_NS    (2 * NS_PER_MS) /* same-host reads are carried out by the pump */
+#define PUMP_TURN_NS    (2 * NS_PER_MS) /* same-host xfers are carried out by the pump */
 
 const char *peer_name(const struct mc_peer *peer)
 {

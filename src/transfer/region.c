@@ -108,21 +108,14 @@ enum mc_status region_remove(struct mc_te *te, uint64_t id)
     if (serving)
         loop_call(te->loop, region_gone, &call);
     if (te->shm)
-        shm_wait_readers(te->shm, id);
+        shm_wait_copies(te->shm, id);
     return MC_OK;
 }
 
-void token_drop(struct mc_te *te, uint64_t id)
+void regions_remove_all(struct mc_te *te)
 {
-    struct region *row = row_of(te, id);
-
-    pthread_mutex_lock(&te->lock);
-    assert(atomic_load(&row->id) == id && row->serving == 0);
-    atomic_store(&row->id, 0);
-    if (te->shm)
-        shm_withdraw(te->shm, id);
-    row_free(te, row);
-    pthread_mutex_unlock(&te->lock);
+    for (uint32_t i = 0; i < te->rows_used; i++)
+        (void)region_remove(te, atomic_load(&te->rows[i].id));
 }
 
 enum mc_status region_find(
@@ -132,7 +125,7 @@ enum mc_status region_find(
     enum mc_status status = MC_OK;
 
     pthread_mutex_lock(&te->lock);
-    if (id == 0 || atomic_load(&row->id) != id || (row->flags & TE_TOKEN))
+    if (id == 0 || atomic_load(&row->id) != id)
         status = MC_ENOENT;
     else if ((row->flags & need) != need)
         status = MC_EPERM;
@@ -239,9 +232,9 @@ static void segment_destroy(struct segment *segment)
     free(segment);
 }
 
-/* Sealed against any change of size, so that whoever maps it can never be killed by SIGBUS; peers get a descriptor that was opened
- * read-only and cannot be made writable. */
-static enum mc_status segment_open(struct segment *segment)
+/* Sealed against any change of size, so that whoever maps it can never be killed by SIGBUS. Peers get a descriptor of their own, which lets
+ * them write only when all of the segment is theirs to write (decision 025). */
+static enum mc_status segment_open(struct segment *segment, uint32_t flags)
 {
     char path[32];
 
@@ -250,7 +243,7 @@ static enum mc_status segment_open(struct segment *segment)
         fcntl(segment->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         return MC_ESYS;
     snprintf(path, sizeof(path), "/proc/self/fd/%d", segment->fd);
-    segment->fd_shared = open(path, O_RDONLY | O_CLOEXEC);
+    segment->fd_shared = open(path, (flags & MC_REGION_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     segment->addr = mmap(NULL, segment->len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, segment->fd, 0);
     if (segment->addr == MAP_FAILED)
         segment->addr = NULL;
@@ -310,7 +303,7 @@ enum mc_status te_alloc(struct mc_te *te, uint64_t len, uint32_t flags, struct t
         return MC_ENOMEM;
     segment->len = (len + page - 1) & ~(page - 1);
     segment->fd = segment->fd_shared = -1;
-    status = segment_open(segment);
+    status = segment_open(segment, flags);
     if (status != MC_OK) {
         log_error("transfer: no memfd of %llu bytes: %m", (unsigned long long)segment->len);
         goto undo_segment;

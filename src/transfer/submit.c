@@ -149,7 +149,7 @@ static enum mc_status submit_at(struct mc_peer *peer, struct mc_op *ops, uint32_
     batch->done = done;
     batch->done_arg = arg;
     *out = batch;
-    if (te->shm && !done && batch->bytes <= inline_max && shm_read_inline(te->shm, batch)) {
+    if (te->shm && !done && batch->bytes <= inline_max && shm_carry_inline(te->shm, batch)) {
         batch_settle(batch);
         atomic_store(&batch->status, batch->first);
         batch_signal(batch);

@@ -338,6 +338,7 @@ static void te_stop(struct loop *loop, void *arg)
     while (!list_empty(&te->peers))
         peer_end(list_first(&te->peers, struct mc_peer, link));
     transports_fini(te);
+    regions_remove_all(te);
     shm_stop(te->shm);
     loop_gap_unwatch(loop, &te->gap);
     batch_tell_settled(te);

@@ -53,13 +53,10 @@ struct transport_ops {
     enum mc_status (*submit)(struct transport *self, struct mc_peer *peer, struct xfer *xfer);
 
     /* Take a flying xfer back: when this returns the transport has forgotten it and this process moves no byte of it any more.
-     * For MC_WRITE it also makes sure that the peer will not (cuts the connection, withdraws its token); returns the time
-     * (CLOCK_MONOTONIC, ns) before which a copy that is under way inside the peer's kernel may still end, or 0. */
+     * For MC_WRITE it also makes sure that the peer will not (cuts the connection); returns the time (CLOCK_MONOTONIC, ns) before
+     * which a copy that is under way inside the peer's kernel may still end, or 0. NULL: no xfer is flying when `submit` has
+     * returned. */
     uint64_t (*cancel)(struct transport *self, struct mc_peer *peer, struct xfer *xfer);
-
-    /* Is the peer still copying from a write that was taken back `waited_ns` ago? Asked about once a FENCE_POLL_NS, after the time
-     * that cancel() gave, of xfers with a fence_id, until it says no; it has to in the end. NULL: that time was enough. */
-    bool (*copying)(struct transport *self, struct mc_peer *peer, const struct xfer *xfer, uint64_t waited_ns);
 
     /* The descriptor by which the answer to a flying xfer comes, for a thread that waits for it in place of the loop's. NULL slot,
      * or NULL: there is none. */

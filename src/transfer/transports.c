@@ -13,7 +13,7 @@ static_assert(ALL <= TRANSPORTS_MAX, "an engine may use all of them");
 
 static void ops_assert(const struct transport_ops *ops)
 {
-    assert(ops->name && ops->fit && ops->submit && ops->cancel);
+    assert(ops->name && ops->fit && ops->submit);
     assert(ops->caps & (TRANSPORT_READ | TRANSPORT_WRITE));
     assert(!(ops->caps & TRANSPORT_LINKS) == !ops->cut);
 }

@@ -8,9 +8,8 @@
 enum { SYNC_CLOCK = 1, SYNC_PATH = 2, SYNC_PLEASE = 3 };
 enum { REQUEST_RANGES = 1, REQUEST_NOT_AFTER = 2, REQUEST_FENCE = 3 };
 enum { FD_KIND = 1, FD_NUMBER = 2 };
-enum { PROOF_NONCE = 1, PROOF_CAN_READ = 2 };
+enum { PROOF_NONCE = 1 };
 enum { SEGMENT_NUMBER = 1 };
-enum { PULL_TOKEN = 1, PULL_SEGMENT = 2, PULL_RANGES = 3 };
 
 static enum mc_status verdict(const struct cur *cur, const char **bad)
 {
@@ -135,30 +134,26 @@ enum mc_status wire_fd_decode(struct slice body, enum wire_fd *kind, uint32_t *n
     return verdict(&cur, bad);
 }
 
-void wire_proof_encode(const struct wire_proof *in, struct buf *body)
+void wire_proof_encode(const uint8_t nonce[WIRE_NONCE], struct buf *body)
 {
-    put_field_bytes(body, PROOF_NONCE, in->nonce, sizeof(in->nonce));
-    put_field_u8(body, PROOF_CAN_READ, in->can_read);
+    put_field_bytes(body, PROOF_NONCE, nonce, WIRE_NONCE);
 }
 
-enum mc_status wire_proof_decode(struct slice body, struct wire_proof *out, const char **bad)
+enum mc_status wire_proof_decode(struct slice body, uint8_t nonce[WIRE_NONCE], const char **bad)
 {
     struct cur cur = cur_of_slice(body);
-    bool nonce = false;
+    bool there = false;
     struct field f;
 
-    memset(out, 0, sizeof(*out));
     while (field_next(&cur, &f)) {
-        switch (f.id) {
-        case PROOF_NONCE:
-            field_copy(&f, out->nonce, sizeof(out->nonce), "nonce");
-            nonce = true;
-            break;
-        case PROOF_CAN_READ: out->can_read = field_u8(&f, "can read") != 0; break;
-        default: field_unknown(&f);
+        if (f.id == PROOF_NONCE) {
+            field_copy(&f, nonce, WIRE_NONCE, "nonce");
+            there = true;
+        } else {
+            field_unknown(&f);
         }
     }
-    if (!nonce)
+    if (!there)
         cur_fail(&cur, "nonce");
     return verdict(&cur, bad);
 }
@@ -182,67 +177,5 @@ enum mc_status wire_segment_decode(struct slice body, uint32_t *number, const ch
     }
     if (*number == 0)
         cur_fail(&cur, "number");
-    return verdict(&cur, bad);
-}
-
-void wire_pull_encode(const struct wire_pull *in, struct buf *body)
-{
-    size_t mark;
-
-    put_field_u64(body, PULL_TOKEN | FIELD_MUST, in->token);
-    put_field_u32(body, PULL_SEGMENT | FIELD_MUST, in->segment);
-    mark = put_field_begin(body, PULL_RANGES | FIELD_MUST);
-    for (uint32_t i = 0; i < in->count; i++) {
-        put_u64(body, in->ranges[i].source);
-        put_u64(body, in->ranges[i].region);
-        put_u64(body, in->ranges[i].offset);
-        put_u32(body, in->ranges[i].len);
-    }
-    put_field_end(body, mark);
-}
-
-static void pull_ranges_decode(struct field *f, struct wire_pull *out)
-{
-    struct cur cur = field_cur(f);
-    size_t count = cur_left(&cur) / WIRE_PULL_RANGE_SIZE;
-
-    if (cur_left(&cur) % WIRE_PULL_RANGE_SIZE || count == 0 || count > WIRE_RANGES_MAX)
-        cur_fail(&cur, "ranges");
-    out->bytes = 0;
-    for (out->count = 0; cur_status(&cur) == MC_OK && out->count < count; out->count++) {
-        struct wire_pull_range *range = &out->ranges[out->count];
-
-        range->source = cur_u64(&cur, "source");
-        range->region = cur_u64(&cur, "region");
-        range->offset = cur_u64(&cur, "offset");
-        range->len = cur_u32(&cur, "length");
-        if (range->len == 0 || range->source > INT64_MAX)
-            cur_fail(&cur, range->len == 0 ? "length" : "source");
-        out->bytes += range->len;
-    }
-    if (out->bytes > WIRE_BYTES_MAX)
-        cur_fail(&cur, "length");
-    field_join(f, &cur);
-}
-
-enum mc_status wire_pull_decode(struct slice body, struct wire_pull *out, const char **bad)
-{
-    struct cur cur = cur_of_slice(body);
-    struct field f;
-
-    out->count = out->segment = 0;
-    out->token = out->bytes = 0;
-    while (field_next(&cur, &f)) {
-        switch (f.id) {
-        case PULL_TOKEN: out->token = field_u64(&f, "token"); break;
-        case PULL_SEGMENT: out->segment = field_u32(&f, "segment"); break;
-        case PULL_RANGES: pull_ranges_decode(&f, out); break;
-        default: field_unknown(&f);
-        }
-    }
-    if (out->count == 0)
-        cur_fail(&cur, "ranges");
-    if (out->token == 0)
-        cur_fail(&cur, "token");
     return verdict(&cur, bad);
 }

@@ -45,33 +45,12 @@ enum wire_fd { WIRE_FD_PAGE = 1, WIRE_FD_SEGMENT = 2 };
 void wire_fd_encode(enum wire_fd kind, uint32_t number, struct buf *body);
 enum mc_status wire_fd_decode(struct slice body, enum wire_fd *kind, uint32_t *number, const char **bad);
 
-/* SHM_PROOF: the nonce read from the page that the other side passed, and whether we can read its memory. */
-struct wire_proof {
-    uint8_t nonce[WIRE_NONCE];
-    bool can_read; /* process_vm_readv on the receiver of this message works for us */
-};
-void wire_proof_encode(const struct wire_proof *in, struct buf *body);
-enum mc_status wire_proof_decode(struct slice body, struct wire_proof *out, const char **bad);
+/* SHM_PROOF: the nonce read from the page that the other side passed. */
+void wire_proof_encode(const uint8_t nonce[WIRE_NONCE], struct buf *body);
+enum mc_status wire_proof_decode(struct slice body, uint8_t nonce[WIRE_NONCE], const char **bad);
 
 /* SHM_SEGMENT: pass me the descriptor of that segment. SHM_GONE: mine of that number was freed. */
 void wire_segment_encode(uint32_t number, struct buf *body);
 enum mc_status wire_segment_decode(struct slice body, uint32_t *number, const char **bad);
-
-/* SHM_PULL: copy from the sender's memory into regions of the receiver. */
-struct wire_pull_range {
-    uint64_t source; /* address, or offset in `segment` */
-    uint64_t region, offset;
-    uint32_t len;
-};
-#define WIRE_PULL_RANGE_SIZE 28
-struct wire_pull {
-    uint64_t token;   /* row of the sender's page: gone = stop */
-    uint32_t segment; /* 0: process_vm_readv */
-    struct wire_pull_range *ranges;
-    uint32_t count;
-    uint64_t bytes;
-};
-void wire_pull_encode(const struct wire_pull *in, struct buf *body);
-enum mc_status wire_pull_decode(struct slice body, struct wire_pull *out, const char **bad);
 
 #endif

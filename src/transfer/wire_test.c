@@ -86,24 +86,6 @@ static void request_limits(void **state)
     buf_fini(&body);
 }
 
-static void pull_round_trip(void **state)
-{
-    struct wire_pull_range in[] = {{4096, 9, 100, 5}}, out[WIRE_RANGES_MAX];
-    struct wire_pull a = {.token = 77, .segment = 2, .ranges = in, .count = 1}, b = {.ranges = out};
-    struct buf body;
-    const char *bad;
-
-    buf_init(&body, 1024);
-    wire_pull_encode(&a, &body);
-    assert_int_equal(wire_pull_decode(buf_slice(&body), &b, &bad), MC_OK);
-    assert_int_equal(b.token, 77);
-    assert_int_equal(b.segment, 2);
-    assert_int_equal(out[0].source, 4096);
-    for (size_t len = 0; len < body.len; len++)
-        assert_int_not_equal(wire_pull_decode(slice_of(body.data, len), &b, &bad), MC_OK);
-    buf_fini(&body);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,7 +93,6 @@ int main(void)
         cmocka_unit_test(key_flips),
         cmocka_unit_test(request_round_trip),
         cmocka_unit_test(request_limits),
-        cmocka_unit_test(pull_round_trip),
     };
 
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

@@ -10,6 +10,9 @@
  * transfer that fails ends the round. Same-host reads need no help of the owner and go on: their rounds end after 400 ms. When it is
  * the caller that is stopped, the second process calls, refills and watches, and says in shared memory how it fares.
  *
+ * Writes taken back: the second process writes all the time; while it does, stopped in the middle or not, we withdraw the region, or let
+ * its deadline pass. Then the memory is ours: refilled, it does not change, whatever the writer does when it goes on.
+ *
  * A busy machine. The bounds are the product's, in time in which it had a processor: what the kernel says its threads waited for one
  * is taken off. Both are printed.
  *
@@ -61,10 +64,14 @@ static char run_dir[SCRATCH_PATH];
 
 /* ---- the peer ---- */
 
-/* Behind the peer's memory. Written by the caller, read by us. */
+/* Behind the peer's memory. Written by the caller, read by us; and the other way round where it says so. */
 struct fares {
     _Atomic uint32_t in_call, calls, ok, late_writes;
     _Atomic uint32_t patient; /* set by the judge: calls have AGAIN_MS, enough for a slow build over a bad line */
+    _Atomic uint32_t round;   /* set by the judge: a writer that is held goes on, with this key */
+    struct mc_region_key key;
+    _Atomic uint32_t hold, held; /* set by the judge: no further call; the writer: so it is, or the region was gone */
+    _Atomic int status;          /* of its last call */
 };
 #define FARES_LEN 4096
 
@@ -111,50 +118,101 @@ static int peer_run(int argc, char **argv)
 
 /* ---- the caller, where that is the second process ---- */
 
+struct caller {
+    struct mc_te *te;
+    struct mc_peer *peer;
+    struct mc_op op;
+    struct fares *fares;
+    struct watch watches[2];
+};
+
 /* lane opcode address key "pid:fd" run_dir */
-static int caller_run(int argc, char **argv)
+static bool caller_open(struct caller *c, char **argv)
 {
     const struct lane *lane = &lanes[atoi(argv[0])];
     struct mc_te_opts opts = {
         .size = sizeof(opts), .transport = lane->transport, .fault = lane->fault, .run_dir = argv[5], .listen = "none"};
-    struct mc_op op = {.opcode = (enum mc_opcode)atoi(argv[1]), .len = LEN};
-    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
     struct mc_region_key local_key;
-    struct watch watches[2];
-    struct mc_peer *peer;
-    struct fares *fares;
-    struct mc_te *te;
     int pid, fd;
 
     log_set_level(LOG_LEVEL_ERROR);
-    if (sscanf(argv[4], "%d:%d", &pid, &fd) != 2 || hex_decode(&op.region, sizeof(op.region), argv[3]) != MC_OK ||
-        mc_te_create(&opts, &te) != MC_OK)
-        return 1;
-    if (lane->memfd && mc_te_alloc(te, LEN, MC_REGION_READ, &op.local, &local_key) != MC_OK)
-        return 1;
+    c->op = (struct mc_op){.opcode = (enum mc_opcode)atoi(argv[1]), .len = LEN};
+    if (sscanf(argv[4], "%d:%d", &pid, &fd) != 2 || hex_decode(&c->op.region, sizeof(c->op.region), argv[3]) != MC_OK ||
+        mc_te_create(&opts, &c->te) != MC_OK)
+        return false;
+    if (lane->memfd && mc_te_alloc(c->te, LEN, MC_REGION_READ, &c->op.local, &local_key) != MC_OK)
+        return false;
     if (!lane->memfd)
-        op.local = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    watches[0] = (struct watch){"the stopped caller's memory", op.local, LEN, 0};
-    watches[1] = (struct watch){"its peer's memory", harness_map_fd(pid, fd, LEN + FARES_LEN), LEN, 0};
-    fares = fares_of(watches[1].addr);
-    if (mc_peer_open(te, argv[2], NULL, &peer) != MC_OK)
-        return 1;
+        c->op.local = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    c->watches[0] = (struct watch){"the stopped caller's memory", c->op.local, LEN, 0};
+    c->watches[1] = (struct watch){"its peer's memory", harness_map_fd(pid, fd, LEN + FARES_LEN), LEN, 0};
+    c->fares = fares_of(c->watches[1].addr);
+    if (mc_peer_open(c->te, argv[2], NULL, &c->peer) != MC_OK)
+        return false;
     harness_far_ready("calling");
-    while (poll(&input, 1, 0) == 0) {
-        enum mc_status status;
+    return true;
+}
 
-        atomic_store(&fares->in_call, 1);
-        status = mc_transfer_sync(peer, &op, 1, atomic_load(&fares->patient) ? AGAIN_MS : DEADLINE_MS);
-        atomic_store(&fares->in_call, 0);
-        atomic_fetch_add(&fares->calls, 1);
-        atomic_fetch_add(&fares->ok, status == MC_OK);
-        if (status == MC_OK && atomic_load(&fares->calls) % 16)
+static enum mc_status caller_call(struct caller *c)
+{
+    struct fares *fares = c->fares;
+    enum mc_status status;
+
+    status = mc_transfer_sync(c->peer, &c->op, 1, atomic_load(&fares->patient) ? AGAIN_MS : DEADLINE_MS);
+    atomic_store(&fares->in_call, 0);
+    atomic_fetch_add(&fares->calls, 1);
+    atomic_fetch_add(&fares->ok, status == MC_OK);
+    atomic_store(&fares->status, status);
+    return status;
+}
+
+static bool told_to_end(int wait_ms)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+
+    return poll(&input, 1, wait_ms) != 0;
+}
+
+static int caller_run(int argc, char **argv)
+{
+    struct caller c;
+
+    if (!caller_open(&c, argv))
+        return 1;
+    while (!told_to_end(0)) {
+        atomic_store(&c.fares->in_call, 1);
+        if (caller_call(&c) == MC_OK && atomic_load(&c.fares->calls) % 16)
             continue;
-        harness_refill(&watches[0]);
-        harness_refill(&watches[1]);
-        atomic_fetch_add(&fares->late_writes, !harness_watch(watches, 2, 50));
+        harness_refill(&c.watches[0]);
+        harness_refill(&c.watches[1]);
+        atomic_fetch_add(&c.fares->late_writes, !harness_watch(c.watches, 2, 50));
     }
-    mc_te_destroy(te);
+    mc_te_destroy(c.te);
+    return 0;
+}
+
+/* Writes all the time, but for what is between "held" and the next round. */
+static int writer_run(int argc, char **argv)
+{
+    uint32_t round = 0;
+    struct caller c;
+
+    if (!caller_open(&c, argv))
+        return 1;
+    harness_refill(&c.watches[0]);
+    while (!told_to_end(atomic_load(&c.fares->held) ? 1 : 0)) {
+        if (atomic_load(&c.fares->held) && atomic_load(&c.fares->round) == round)
+            continue;
+        if (atomic_load(&c.fares->held)) {
+            round = atomic_load(&c.fares->round);
+            memcpy(&c.op.region, &c.fares->key, sizeof(c.op.region));
+            atomic_store(&c.fares->held, 0);
+        }
+        /* No call begins after the judge has said "hold", but in the few instructions from here to the clock inside of it. */
+        if (atomic_load(&c.fares->hold) || caller_call(&c) == MC_ENOENT)
+            atomic_store(&c.fares->held, 1);
+    }
+    mc_te_destroy(c.te);
     return 0;
 }
 
@@ -350,12 +408,24 @@ static bool caller_round(struct fares *fares, pid_t pid, struct rng *rng)
     return in_time && again && atomic_load(&fares->late_writes) == 0;
 }
 
+/* As the one who calls, against our memory. */
+static void second_start(struct far *far, const char *role, unsigned lane_number, enum mc_opcode opcode,
+    struct mc_te *te, const struct te_memory *memory)
+{
+    char number[8], code[8], hex[sizeof(memory->key) * 2 + 1], where[32];
+
+    snprintf(number, sizeof(number), "%u", lane_number);
+    snprintf(code, sizeof(code), "%d", (int)opcode);
+    snprintf(where, sizeof(where), "%d:%d", (int)getpid(), memory->fd);
+    hex_encode(hex, &memory->key, sizeof(memory->key));
+    harness_far_start(far, role, (const char *const[]){number, code, mc_te_address(te), hex, where, run_dir, NULL});
+}
+
 static int caller_cell(unsigned lane_number, enum mc_opcode opcode, unsigned rounds, uint64_t seed)
 {
     const struct lane *lane = &lanes[lane_number];
     struct te_memory memory;
     struct mc_te *te = engine_with_memory(lane->transport, lane->memfd, run_dir, NULL, &memory);
-    char number[8], code[8], hex[sizeof(memory.key) * 2 + 1], where[32];
     struct far caller;
     struct rng rng;
     unsigned failed = 0;
@@ -363,12 +433,7 @@ static int caller_cell(unsigned lane_number, enum mc_opcode opcode, unsigned rou
     if (!te)
         return 1;
     rng_seed(&rng, seed);
-    snprintf(number, sizeof(number), "%u", lane_number);
-    snprintf(code, sizeof(code), "%d", (int)opcode);
-    snprintf(where, sizeof(where), "%d:%d", (int)getpid(), memory.fd);
-    hex_encode(hex, &memory.key, sizeof(memory.key));
-    harness_far_start(
-        &caller, "caller", (const char *const[]){number, code, mc_te_address(te), hex, where, run_dir, NULL});
+    second_start(&caller, "caller", lane_number, opcode, te, &memory);
     for (unsigned i = 0; i < rounds; i++)
         failed += !caller_round(fares_of(memory.addr), caller.pid, &rng);
     harness_far_end(&caller);
@@ -376,6 +441,107 @@ static int caller_cell(unsigned lane_number, enum mc_opcode opcode, unsigned rou
         "caller stopped", rounds, failed, atomic_load(&fares_of(memory.addr)->calls));
     fflush(stdout);
     mc_te_destroy(te);
+    return failed != 0;
+}
+
+/* ---- rounds with a writer from whom the memory is taken back ---- */
+
+enum taken { WITHDRAWN_STOPPED, WITHDRAWN_RUNNING, TOO_LATE, TAKEN_WAYS };
+
+struct taking {
+    struct mc_te *te;
+    struct te_memory memory;
+    struct far writer;
+    struct fares *fares;
+    uint64_t longest_ms; /* of an unregister */
+};
+
+/* Until it writes, with calls that have DEADLINE_MS. */
+static bool writer_goes_on(struct taking *t)
+{
+    struct fares *fares = t->fares;
+    uint32_t ok = atomic_load(&fares->ok), calls;
+    bool good;
+
+    atomic_store(&fares->hold, 0);
+    atomic_store(&fares->patient, 1);
+    memcpy(&fares->key, &t->memory.key, sizeof(fares->key));
+    atomic_fetch_add(&fares->round, 1);
+    good = moves_on(&fares->ok, ok, t->writer.pid, AGAIN_MS);
+    atomic_store(&fares->patient, 0);
+    calls = atomic_load(&fares->calls);
+    return moves_on(&fares->calls, calls, t->writer.pid, AGAIN_MS) && good; /* the last patient one is over */
+}
+
+static bool withdraw(struct taking *t)
+{
+    struct stopwatch watch = stopwatch_start(t->writer.pid);
+    enum mc_status status = mc_te_unregister(t->te, &t->memory.key);
+
+    keep_worst(&t->longest_ms, stopwatch_ms(&watch, NULL), 0);
+    return status == MC_OK;
+}
+
+static bool writer_holds(struct taking *t)
+{
+    uint64_t until = deadline_after_ms(now_ns(), 20000);
+
+    while (!atomic_load(&t->fares->held) && now_ns() < until)
+        poll(NULL, 0, 1);
+    return atomic_load(&t->fares->held);
+}
+
+static bool taken_round(struct taking *t, const struct lane *lane, enum taken way, struct rng *rng)
+{
+    struct watch memory = {"the withdrawn memory", t->memory.addr, LEN, 0};
+    bool good = writer_goes_on(t);
+    enum mc_status status;
+
+    poll(NULL, 0, (int)rng_below(rng, 10));
+    if (way != WITHDRAWN_RUNNING) {
+        kill(t->writer.pid, SIGSTOP);
+        waitpid(t->writer.pid, NULL, WUNTRACED);
+    }
+    atomic_store(&t->fares->hold, way == TOO_LATE);
+    if (way == TOO_LATE)
+        poll(NULL, 0, DEADLINE_MS + 1);
+    else
+        good = withdraw(t) && good;
+    harness_refill(&memory);
+    kill(t->writer.pid, SIGCONT);
+    good = writer_holds(t) && good;
+    good = harness_watch(&memory, 1, watch_ms / 5) && good;
+    status = (enum mc_status)atomic_load(&t->fares->status);
+    if (way == TOO_LATE && !lane->fault && status != MC_ETIMEDOUT && status != MC_OK)
+        good = false; /* OK: it was stopped between two calls */
+    if (!good)
+        fprintf(stderr, "taken back in way %d, the writer was told: %s\n", way, mc_status_str(status));
+    if (way != TOO_LATE &&
+        mc_te_register(t->te, t->memory.addr, LEN, MC_REGION_READ | MC_REGION_WRITE, &t->memory.key) != MC_OK)
+        good = false;
+    return good;
+}
+
+static int taken_cell(unsigned lane_number, unsigned rounds, uint64_t seed)
+{
+    const struct lane *lane = &lanes[lane_number];
+    struct taking t = {.te = engine_with_memory(lane->transport, lane->memfd, run_dir, NULL, &t.memory)};
+    struct rng rng;
+    unsigned failed = 0;
+
+    if (!t.te)
+        return 1;
+    rng_seed(&rng, seed);
+    t.fares = fares_of(t.memory.addr);
+    atomic_store(&t.fares->held, 1); /* until the first round */
+    second_start(&t.writer, "writer", lane_number, MC_WRITE, t.te, &t.memory);
+    for (unsigned i = 0; i < rounds; i++)
+        failed += !taken_round(&t, lane, (enum taken)(i % TAKEN_WAYS), &rng);
+    harness_far_end(&t.writer);
+    printf("%-10s write %-14s %u rounds, %u failed, %u calls, unregister at most %llu ms\n", lane->name, "taken back",
+        rounds, failed, atomic_load(&t.fares->calls), (unsigned long long)t.longest_ms);
+    fflush(stdout);
+    mc_te_destroy(t.te);
     return failed != 0;
 }
 
@@ -433,6 +599,8 @@ static int cells(unsigned lane_number, enum mc_opcode opcode, unsigned rounds, u
     for (int event = PEER_STOPPED; event <= (lane->network ? BLACK_HOLE : PEER_STOPPED); event++)
         failed += cell(lane, opcode, (enum mishap)event, rounds, seed++);
     failed += caller_cell(lane_number, opcode, rounds, seed);
+    if (opcode == MC_WRITE)
+        failed += taken_cell(lane_number, rounds, seed);
     if (!lane->fault)
         failed += killed(lane, opcode);
     return failed;
@@ -440,12 +608,12 @@ static int cells(unsigned lane_number, enum mc_opcode opcode, unsigned rounds, u
 
 int main(int argc, char **argv)
 {
-    static const struct role roles[] = {{"peer", peer_run}, {"caller", caller_run}};
+    static const struct role roles[] = {{"peer", peer_run}, {"caller", caller_run}, {"writer", writer_run}};
     unsigned rounds = 3;
     uint64_t seed = 1;
     int failed = 0, ran = 0;
 
-    harness_role(argc, argv, roles, 2);
+    harness_role(argc, argv, roles, sizeof(roles) / sizeof(roles[0]));
     if (argc > 1)
         rounds = (unsigned)atoi(argv[1]);
     if (argc > 2)

@@ -66,6 +66,7 @@ static void on_accept(struct loop *loop, struct loop_io *io, unsigned events)
     struct shm *shm = container_of(io, struct shm, listen_io);
     int fd = 0;
 
+    sessions_sweep(shm);
     for (int i = 0; i < ACCEPT_TURN && fd >= 0; i++) {
         fd = accept4(shm->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0 && shm->session_count >= SESSIONS_MAX) {
@@ -152,8 +153,8 @@ enum mc_status shm_create(struct mc_te *te, struct shm **out)
     shm->listen_fd = -1;
     pthread_mutex_init(&shm->lock, NULL);
     list_init(&shm->sessions);
+    list_init(&shm->parted);
     list_init(&shm->views);
-    loop_task_init(&shm->pull_task, pull_run);
     loop_timer_init(&shm->listen_retry, on_accept_retry);
     status = loop_timer_reserve(te->loop, 1);
     if (status == MC_OK)
@@ -187,7 +188,6 @@ void shm_stop(struct shm *shm)
     close(shm->listen_fd);
     unlink(shm->path);
     shm->listen_fd = -1;
-    loop_defer_cancel(shm->te->loop, &shm->pull_task);
     list_for_each (it, &shm->sessions)
         conn_abort(list_entry(it, struct session, link)->conn, MC_ECLOSED);
 }
@@ -196,6 +196,7 @@ void shm_destroy(struct shm *shm)
 {
     if (!shm)
         return;
+    sessions_fini(shm);
     page_destroy(shm);
     pthread_mutex_destroy(&shm->lock);
     free(shm);

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "transfer/shm/shm_impl.h"
 
-/* 2 MiB of rows, of which only those in use ever become memory. */
+/* 4 MiB of rows, of which only those in use ever become memory. */
 enum mc_status page_create(struct shm *shm)
 {
     int fd = memfd_create("mooncake-page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -78,6 +78,13 @@ enum mc_status map_sealed(int fd, const char *who, const uint8_t **addr, uint64_
     return MC_OK;
 }
 
+uint8_t *map_writable(int fd, uint64_t len)
+{
+    void *at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    return at == MAP_FAILED ? NULL : at;
+}
+
 const struct page *page_map(int fd, const char *who)
 {
     const uint8_t *addr = NULL;
@@ -113,16 +120,36 @@ void shm_grant(struct shm *shm, uint64_t id, const struct region *row)
 {
     struct grant *grant = &shm->page->grants[id % REGION_ROWS];
 
-    grant->addr = (uintptr_t)row->addr;
-    grant->len = row->len;
-    grant->flags = row->flags;
-    grant->segment = row->segment;
+    atomic_thread_fence(memory_order_release); /* the id before it went first */
+    atomic_store_explicit(&grant->addr, (uintptr_t)row->addr, memory_order_relaxed);
+    atomic_store_explicit(&grant->len, row->len, memory_order_relaxed);
+    atomic_store_explicit(&grant->base, row->base, memory_order_relaxed);
+    atomic_store_explicit(&grant->flags, row->flags, memory_order_relaxed);
+    atomic_store_explicit(&grant->segment, row->segment, memory_order_relaxed);
     atomic_store(&grant->id, id);
 }
 
 void shm_withdraw(struct shm *shm, uint64_t id)
 {
     atomic_store(&shm->page->grants[id % REGION_ROWS].id, 0);
+}
+
+/* The owner may withdraw the row and grant it to others at any instruction of this: what was read is the row's of that id when the id
+ * still stands afterwards. It does before, as keys are given out after the grant; and none comes twice. */
+bool grant_read(const struct page *page, uint64_t id, struct granted *out)
+{
+    struct grant *grant = (struct grant *)(uintptr_t)&page->grants[id % REGION_ROWS];
+
+    if (out)
+        *out = (struct granted){
+            .addr = atomic_load_explicit(&grant->addr, memory_order_relaxed),
+            .len = atomic_load_explicit(&grant->len, memory_order_relaxed),
+            .base = atomic_load_explicit(&grant->base, memory_order_relaxed),
+            .flags = atomic_load_explicit(&grant->flags, memory_order_relaxed),
+            .segment = atomic_load_explicit(&grant->segment, memory_order_relaxed),
+        };
+    atomic_thread_fence(memory_order_acquire); /* the id after it */
+    return atomic_load(&grant->id) == id;
 }
 
 /* ---- hazards ---- */

@@ -46,7 +46,7 @@ enum process_state process_state(pid_t pid)
     while (state != PROCESS_RUNNABLE && (entry = readdir(tasks)) != NULL) {
         char letter = entry->d_name[0] == '.' ? 'T' : thread_letter(dirfd(tasks), entry->d_name);
 
-        if (letter == 'R')
+        if (letter == 'R' || letter == 'D')
             state = PROCESS_RUNNABLE;
         else if (!strchr("TXZ", letter))
             state = PROCESS_UNKNOWN;

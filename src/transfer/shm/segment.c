@@ -1,5 +1,5 @@
 /* segment.c - the segments of a session's far end: asked for when first needed, mapped when they come, unmapped when they were
- * freed and the last reader has let go; and ours, passed on.
+ * freed and the last copier has let go; and ours, passed on.
  *
  *     SHM_SEGMENT(number) ------>  <------ FD(segment, number)   or an answer with the reason
  *                                  <------ SHM_GONE(number)      later */
@@ -53,6 +53,8 @@ void mapping_put(struct mapping *mapping)
         return;
     if (mapping->addr)
         munmap((void *)(uintptr_t)mapping->addr, mapping->len);
+    if (mapping->writable)
+        munmap(mapping->writable, mapping->len);
     free(mapping);
 }
 
@@ -99,13 +101,14 @@ static enum mc_status segment_ask(struct session *session, uint32_t number)
 
 /* A question that cannot be sent now says nothing about the segment: when the session has room, or has ended, whoever waits is
  * looked at again. */
-enum mapping_state session_segment(struct session *session, uint32_t number)
+enum mapping_state session_segment(struct session *session, uint32_t number, enum mc_opcode opcode)
 {
     struct mapping *mapping = mapping_find(session, number);
     enum mc_status status;
 
     if (mapping)
-        return mapping->state;
+        return mapping->state == MAPPING_READY && opcode == MC_WRITE && !mapping->writable ? MAPPING_REFUSED
+                                                                                           : mapping->state;
     if (!mapping_has_room(session))
         return MAPPING_REFUSED;
     mapping = calloc(1, sizeof(*mapping));
@@ -128,6 +131,7 @@ enum mapping_state session_segment(struct session *session, uint32_t number)
 void segment_came(struct session *session, uint32_t number, int fd)
 {
     struct mapping *mapping = mapping_find(session, number);
+    uint8_t *writable = NULL;
     const uint8_t *addr = NULL;
     uint64_t len = 0;
     enum mc_status status;
@@ -137,12 +141,16 @@ void segment_came(struct session *session, uint32_t number, int fd)
         return;
     }
     status = map_sealed(fd, conn_name(session->conn), &addr, &len);
+    if (status == MC_OK)
+        writable = map_writable(fd, len);
     close(fd);
     pthread_mutex_lock(&session->shm->lock);
     mapping->addr = addr;
+    mapping->writable = writable;
     mapping->len = len;
     mapping->state = status == MC_OK ? MAPPING_READY : MAPPING_REFUSED;
     pthread_mutex_unlock(&session->shm->lock);
+    te_pump_later(session->shm->te);
 }
 
 static void segment_refused(struct session *session, uint64_t number)
@@ -156,12 +164,6 @@ static void segment_refused(struct session *session, uint64_t number)
     pthread_mutex_unlock(&session->shm->lock);
 }
 
-void segment_changed(struct session *session)
-{
-    te_pump_later(session->shm->te);
-    loop_defer(session->shm->te->loop, &session->shm->pull_task);
-}
-
 void segment_frame(struct session *session, const struct frame *frame)
 {
     const char *bad;
@@ -171,7 +173,7 @@ void segment_frame(struct session *session, const struct frame *frame)
     if (frame->flags & FRAME_REPLY) {
         if (frame->status != MC_OK) {
             segment_refused(session, frame->request);
-            segment_changed(session);
+            te_pump_later(session->shm->te);
         }
         return;
     }

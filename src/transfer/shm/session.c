@@ -3,9 +3,13 @@
  *   dialler                                acceptor
  *     FD(page D) ------------------------->  maps it, reads nonce D, tries process_vm_readv
  *     maps it, reads nonce A <-------------- FD(page A)
- *     SHM_PROOF(nonce A, can read) -------->
- *            <------------------------------ SHM_PROOF(nonce D, can read)
- *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed (segment.c). */
+ *     SHM_PROOF(nonce A) ------------------>
+ *            <------------------------------ SHM_PROOF(nonce D)
+ *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed (segment.c).
+ *
+ * The end of the stream says: nothing of mine copies here any more. So it is sent when the last copy of a session that has ended is over, by
+ * whoever makes it; and he who ended the session keeps the page of the other, with its hazards ("parted"), until that has
+ * come from there too. */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -17,6 +21,8 @@
 #include "base/log.h"
 #include "transfer/shm/shm_impl.h"
 #include "transfer/tcp/tcp.h"
+
+#define CREDITS 256 /* questions about segments of ours that a peer may have open */
 
 /* ---- life ---- */
 
@@ -30,17 +36,11 @@ static struct session *session_create(struct shm *shm, int fd, bool dialled)
 
     if (!session)
         return NULL;
-    session->calls = calloc(CALLS, sizeof(*session->calls));
-    if (!session->calls) {
-        free(session);
-        return NULL;
-    }
     session->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (session->fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0) {
         log_error("transfer: unix socket: %m");
         if (session->fd >= 0)
             close(session->fd);
-        free(session->calls);
         free(session);
         return NULL;
     }
@@ -48,7 +48,6 @@ static struct session *session_create(struct shm *shm, int fd, bool dialled)
     session->shm = shm;
     session->dialled = dialled;
     list_init(&session->mappings);
-    list_init(&session->pulls);
     atomic_store(&session->refs, 1);
     pthread_mutex_lock(&shm->lock);
     list_push_back(&shm->sessions, &session->link);
@@ -68,14 +67,44 @@ static void session_free(struct session *session)
     }
     page_unmap(session->page);
     close(session->fd);
-    free(session->calls);
     free(session);
 }
 
 void session_put(struct session *session)
 {
-    if (session && atomic_fetch_sub(&session->refs, 1) == 1)
-        session_free(session);
+    if (!session || atomic_fetch_sub(&session->refs, 1) > 1)
+        return;
+    shutdown(session->fd, SHUT_WR);
+    atomic_store(&session->silent, true);
+}
+
+static void sessions_free(struct shm *shm, struct list *sessions)
+{
+    for (struct list *it; (it = list_pop_front(sessions)) != NULL; shm->session_count--)
+        session_free(list_entry(it, struct session, link));
+}
+
+void sessions_sweep(struct shm *shm)
+{
+    struct list gone;
+
+    list_init(&gone);
+    pthread_mutex_lock(&shm->lock);
+    list_for_each_safe (it, tmp, &shm->parted) {
+        struct session *session = list_entry(it, struct session, link);
+
+        if (!atomic_load(&session->silent) || !session_hung_up(session))
+            continue;
+        list_del(&session->link);
+        list_push_back(&gone, &session->link);
+    }
+    pthread_mutex_unlock(&shm->lock);
+    sessions_free(shm, &gone);
+}
+
+void sessions_fini(struct shm *shm)
+{
+    sessions_free(shm, &shm->parted);
 }
 
 /* When two processes open each other at once there are two sessions between them: one that stands is as good as the other. */
@@ -176,7 +205,7 @@ static void check_up(struct session *session)
         return;
     atomic_store(&session->up, true);
     log_debug("transfer: peer %s is on this host, pid %d, its memory %s", conn_name(session->conn), (int)session->pid,
-        session->can_read ? "readable" : "not readable");
+        session->by_call ? "reachable" : "not reachable");
     peers_set(session->shm, session->uuid, PEER_SHM_UP);
 }
 
@@ -192,7 +221,6 @@ static bool try_vm(const struct session *session)
 
 static void page_came(struct session *session, int fd)
 {
-    struct wire_proof proof = {0};
     struct conn_msg msg = {.type = MSG_SHM_PROOF};
     const struct page *page;
     struct buf body;
@@ -210,11 +238,9 @@ static void page_came(struct session *session, int fd)
     pthread_mutex_lock(&session->shm->lock);
     session->page = page;
     pthread_mutex_unlock(&session->shm->lock);
-    session->can_read = try_vm(session);
-    memcpy(proof.nonce, session->page->nonce, sizeof(proof.nonce));
-    proof.can_read = session->can_read;
+    session->by_call = try_vm(session);
     buf_init(&body, 128);
-    wire_proof_encode(&proof, &body);
+    wire_proof_encode(session->page->nonce, &body);
     msg.body = buf_slice(&body);
     if (buf_status(&body) != MC_OK || conn_send(session->conn, &msg) != MC_OK)
         conn_abort(session->conn, MC_ENOMEM);
@@ -224,16 +250,15 @@ static void page_came(struct session *session, int fd)
 
 static void proof_frame(struct session *session, const struct frame *frame)
 {
-    struct wire_proof proof;
+    uint8_t nonce[WIRE_NONCE];
     const char *bad = "nonce (another process answers)";
 
-    if (wire_proof_decode(frame->body, &proof, &bad) != MC_OK ||
-        memcmp(proof.nonce, session->shm->page->nonce, sizeof(proof.nonce)) != 0) {
+    if (wire_proof_decode(frame->body, nonce, &bad) != MC_OK ||
+        memcmp(nonce, session->shm->page->nonce, sizeof(nonce)) != 0) {
         log_warn("transfer: peer %s: wrong %s in shm-proof", conn_name(session->conn), bad);
         conn_abort(session->conn, MC_EPROTO);
         return;
     }
-    session->they_can_read = proof.can_read;
     session->proven = true;
     check_up(session);
 }
@@ -265,7 +290,6 @@ static void on_fd(struct conn *conn, const struct frame *frame, int fd)
         page_came(session, fd);
     } else {
         segment_came(session, number, fd);
-        segment_changed(session);
     }
 }
 
@@ -273,7 +297,7 @@ static void on_frame(struct conn *conn, const struct frame *frame)
 {
     struct session *session = conn_user(conn);
 
-    if (frame->request == 0 && (frame->type == MSG_SHM_SEGMENT || frame->type == MSG_SHM_PULL)) {
+    if (frame->request == 0 && frame->type == MSG_SHM_SEGMENT) {
         log_warn("transfer: peer %s: malformed request id in a frame of type 0x%04x", conn_name(conn), frame->type);
         conn_abort(conn, MC_EPROTO); /* it would count against no credit */
         return;
@@ -281,23 +305,16 @@ static void on_frame(struct conn *conn, const struct frame *frame)
     switch (frame->type) {
     case MSG_SHM_PROOF: proof_frame(session, frame); break;
     case MSG_SHM_SEGMENT: segment_frame(session, frame); break;
-    case MSG_SHM_PULL:
-        if (!atomic_load(&session->up))
-            conn_abort(conn, MC_EPROTO);
-        else if (frame->flags & FRAME_REPLY)
-            pull_answer(session, frame);
-        else
-            pull_frame(session, frame);
-        break;
     case MSG_SHM_GONE: segment_gone_frame(session, frame); break;
-    case MSG_CANCEL: break; /* the token says it */
     default: conn_reply_unknown(conn, frame);
     }
 }
 
 static void on_writable(struct conn *conn)
 {
-    segment_changed(conn_user(conn));
+    const struct session *session = conn_user(conn);
+
+    te_pump_later(session->shm->te); /* there may be room to ask for a segment */
 }
 
 static void on_close(struct conn *conn, enum mc_status status)
@@ -310,10 +327,9 @@ static void on_close(struct conn *conn, enum mc_status status)
 
     pthread_mutex_lock(&shm->lock);
     list_del(&session->link);
+    list_push_back(&shm->parted, &session->link);
     pthread_mutex_unlock(&shm->lock);
-    shm->session_count--;
     session->conn = NULL;
-    pull_session_gone(session);
     other = session_find(shm, session->uuid);
     if (!te->closing && other && atomic_load(&other->up))
         te_pump_later(te);
@@ -322,6 +338,7 @@ static void on_close(struct conn *conn, enum mc_status status)
     else if (!te->closing && !other)
         peers_set(shm, session->uuid, PEER_SHM_NONE);
     session_put(session);
+    sessions_sweep(shm);
     te_unref(te);
 }
 
@@ -343,7 +360,7 @@ enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_
         .self = &self,
         .expect = &expect,
         .ops = &session_ops,
-        .limits = {.body_max = 64u << 10, .payload_max = 1, .credits = 4 * CALLS},
+        .limits = {.body_max = 64u << 10, .payload_max = 1, .credits = CREDITS},
     };
     struct session *session = session_create(shm, fd, dialled);
     enum mc_status status;
@@ -365,7 +382,7 @@ enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_
         list_del(&session->link);
         pthread_mutex_unlock(&shm->lock);
         shm->session_count--;
-        session_put(session);
+        session_free(session);
         te_unref(shm->te);
     }
     return status;

@@ -1,11 +1,13 @@
-/* shm.h - peers on the same host: recognising them, and copying from their memory.
+/* shm.h - peers on the same host: recognising them, and copying from and into their memory.
  *
- *   page.c     the page each engine shows to its peers: nonce, grants (its regions and tokens), hazards (what it is reading)
+ *   page.c     the page each engine shows to its peers: nonce, grants (its regions), hazards (under which of theirs it copies)
  *   listen.c   the Unix socket of this engine, dialling others
  *   session.c  the Unix connection to one process: proof that it is the one on the tcp link
  *   segment.c  descriptors of segments, and their mappings
- *   read.c     MC_READ: we copy from the peer's mapped memfd, or with process_vm_readv
- *   pull.c     MC_WRITE: we ask, the owner of the destination copies from our memory, uncut and in pieces
+ *   copy.c     the copies, from a peer's memory and into it: through its mapped memfd, or with process_vm_readv and _writev;
+ *              and how the owner of a row that is withdrawn waits for them
+ *   carry.c    which of the two ways an xfer goes; small batches, and those whose caller waits, in the calling thread
+ *   view.c     a peer's memfd looked at in place
  *
  * Same host means: host ids equal, and each side read back a nonce from a memfd that the other passed over a Unix socket whose far
  * end runs as our user. The process id for process_vm_readv is what the kernel says of that socket (SO_PEERCRED).
@@ -27,8 +29,9 @@ const char *shm_path(const struct shm *shm);
 void shm_grant(struct shm *shm, uint64_t id, const struct region *row);
 void shm_withdraw(struct shm *shm, uint64_t id);
 
-/* Until no peer is copying from that row any more; at most 50 ms. Any thread. */
-void shm_wait_readers(struct shm *shm, uint64_t id);
+/* Until no peer copies under that row, which was withdrawn, any more, and none will that is stopped in the middle of it. At most a second,
+ * and that only for a process that could run but is given no processor. Any thread. */
+void shm_wait_copies(struct shm *shm, uint64_t id);
 
 /* A segment of ours was freed: whoever has it mapped is told to let go. Any thread. */
 void shm_segment_gone(struct shm *shm, uint32_t number);
@@ -39,8 +42,8 @@ void shm_peer_offers(struct mc_peer *peer, const struct hello *hello, const char
 /* Could that region be read this way now? Any thread. */
 bool shm_path_usable(struct mc_peer *peer, enum mc_path path, const struct te_key *key);
 
-/* Carry out a batch of reads in the calling thread, when all of it can be. False: nothing was done. Any thread. */
-bool shm_read_inline(struct shm *shm, struct mc_batch *batch);
+/* Carry out a batch in the calling thread, when all of it can be. False: the loop has to do it, all of it. Any thread. */
+bool shm_carry_inline(struct shm *shm, struct mc_batch *batch);
 
 void shm_unmap_all(struct mc_peer *peer);
 

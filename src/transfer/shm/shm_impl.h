@@ -1,38 +1,39 @@
 /* shm_impl.h - inside src/transfer/shm: the page, sessions, and what the files share.
  *
  *   struct shm --- page (ours, written by us, read by every session's far end)
- *       `-- sessions --- page (theirs, read-only)
- *                |------ mappings     their segments, asked for when first needed
- *                |------ calls        SHM_PULL requests of ours under way
- *                `------ pulls        SHM_PULL requests of theirs, being carried out
+ *       |-- sessions --- page (theirs, read-only)
+ *       |       `------- mappings    their segments, asked for when first needed
+ *       `-- parted                   sessions that we ended: what their process copies at this moment is still looked for
  *
- * A copy from somebody's memory announces itself first ("hazard": the id of the row it reads under, in the copier's own page),
- * then looks whether the row is still granted, then copies one piece. The owner of the row withdraws it first and then
- * looks for hazards. Both orders are sequentially consistent, so one of the two sees the other. */
+ * A copy from somebody's memory, or into it, announces itself first ("hazard": the id of the row it is made under, in the copier's own page),
+ * then looks whether the row is still granted, then copies one piece. The owner of the row withdraws it first and then looks for
+ * hazards. Both orders are sequentially consistent, so one of the two sees the other. */
 #ifndef TRANSFER_SHM_IMPL_H
 #define TRANSFER_SHM_IMPL_H
 
 #include <assert.h>
+#include <stdalign.h>
 #include <sys/types.h>
 
 #include "transfer/shm/shm.h"
 #include "transfer/wire.h"
 
 #define PAGE_MAGIC   0x4750434du /* "MCPG" */
-#define PAGE_VERSION 1
+#define PAGE_VERSION 2
 #define HAZARDS      MC_TE_COPIERS_MAX
-#define CALLS        64 /* SHM_PULL requests of ours in flight per session */
 #define SHM_PIECE    PIECE_MAX
 #define MAPPINGS_MAX SEGMENTS_MAX
 
 /* ---- the page: read by other processes of the same build; PAGE_VERSION guards its layout ---- */
 
+/* The id is written last when the row is granted, and first when it is withdrawn: see grant_read(). */
 struct grant {
-    _Atomic uint64_t id; /* 0: free. Written last when granted, first when withdrawn */
-    uint64_t addr, len;
-    uint32_t flags, segment;
+    alignas(64) _Atomic uint64_t id; /* 0: free */
+    _Atomic uint64_t addr, len;      /* in the owner's address space */
+    _Atomic uint64_t base;           /* and in the segment */
+    _Atomic uint32_t flags, segment; /* 0: in none */
 };
-static_assert(sizeof(struct grant) == 32, "two to a cache line, part of the page's layout");
+static_assert(sizeof(struct grant) == 64, "a cache line, part of the page's layout");
 
 struct hazard {
     _Atomic uint64_t id;
@@ -49,6 +50,7 @@ struct page {
     struct grant grants[REGION_ROWS];
 };
 static_assert(offsetof(struct page, hazards) == 64, "part of the page's layout");
+static_assert(offsetof(struct page, grants) == 64 + 64 * HAZARDS, "part of the page's layout");
 
 /* ---- sessions ---- */
 
@@ -56,10 +58,11 @@ enum mapping_state { MAPPING_ASKED, MAPPING_READY, MAPPING_REFUSED };
 
 struct mapping {
     struct list link;
-    _Atomic unsigned refs; /* one of the session's list, one of each reader and view */
+    _Atomic unsigned refs; /* one of the session's list, one of each copier and view */
     uint32_t number;
     enum mapping_state state;
-    const uint8_t *addr;
+    const uint8_t *addr; /* nobody can write by this one: views lie in it */
+    uint8_t *writable;   /* the same memory a second time; NULL: the owner lets it be read only */
     uint64_t len;
 };
 
@@ -72,26 +75,8 @@ struct view {
     const uint8_t *addr;
 };
 
-struct call {
-    struct session *session;
-    struct xfer *xfer; /* NULL in a busy call: taken back */
-    uint64_t token;
-    uint32_t sequence;
-    enum mc_path path;
-    bool busy;
-};
-
-struct pull {
-    struct list link;   /* session->pulls */
-    struct frame frame; /* of the request, for the answer */
-    struct wire_pull request;
-    uint32_t at, done; /* range, and bytes of it */
-    uint32_t held;     /* ranges whose region is held */
-    struct wire_pull_range ranges[];
-};
-
 struct session {
-    struct list link; /* shm->sessions, guarded by shm->lock */
+    struct list link; /* shm->sessions or shm->parted, guarded by shm->lock */
     struct shm *shm;
     struct conn *conn;
     int fd;    /* a second descriptor of the socket: hangs up when the process is gone, whatever its number is then */
@@ -100,20 +85,18 @@ struct session {
     uint8_t uuid[UUID_SIZE];
     bool proven;    /* they sent back our nonce */
     atomic_bool up; /* proven both ways; false again when it ends */
-    bool can_read;  /* process_vm_readv on them works */
-    bool they_can_read;
+    bool by_call; /* process_vm_readv on them works, and so does process_vm_writev: the kernel asks the same for both */
     const struct page *page;
     struct list mappings; /* guarded by shm->lock for adding and changes of state */
     unsigned mapping_count;
-    struct list pulls;
-    struct call *calls;    /* CALLS */
     _Atomic unsigned refs; /* the loop's, and each copy or view under way */
+    atomic_bool silent; /* none is left, and the far end was told so: set by whoever let go last, as his last access */
 };
 
 struct shm {
     struct mc_te *te;
     pthread_mutex_t lock;
-    struct list sessions;
+    struct list sessions, parted;
     struct list views; /* guarded by lock */
     struct page *page;
     int page_fd; /* read-only: passed to peers */
@@ -122,13 +105,12 @@ struct shm {
     struct loop_io listen_io;
     struct loop_timer listen_retry; /* descriptors were out */
     unsigned session_count;
-    struct loop_task pull_task;
 };
 
 /* process.c: what a process does, by what the kernel says of its threads. */
 enum process_state {
     PROCESS_STOPPED,  /* each of its threads, by SIGSTOP; or it is gone */
-    PROCESS_RUNNABLE, /* a thread runs or waits for a processor */
+    PROCESS_RUNNABLE, /* a thread runs, or waits for a processor or a page */
     PROCESS_UNKNOWN,  /* asleep in some call, or nothing may be seen of it */
 };
 enum process_state process_state(pid_t pid);
@@ -145,26 +127,30 @@ void page_unmap(const struct page *page);
  * fd stays the caller's. */
 enum mc_status map_sealed(int fd, const char *who, const uint8_t **addr, uint64_t *len);
 
+/* The same memory for writing; NULL: the descriptor, or a seal, does not let us. */
+uint8_t *map_writable(int fd, uint64_t len);
+
 /* Announce a copy under `id`: the hazard, or NULL when all are in use. */
 struct hazard *hazard_set(struct shm *shm, uint64_t id);
 void hazard_clear(struct hazard *hazard);
 bool page_has_hazard(const struct page *page, uint64_t id);
 
-static inline const struct grant *page_grant(const struct page *page, uint64_t id)
-{
-    return &page->grants[id % REGION_ROWS];
-}
+/* What a row of the page says. */
+struct granted {
+    uint64_t addr, len, base;
+    uint32_t flags, segment;
+};
 
-static inline bool grant_alive(const struct grant *grant, uint64_t id)
-{
-    return atomic_load(&((struct grant *)(uintptr_t)grant)->id) == id;
-}
+/* Is the row of that id granted at this moment? Then *out is what it says (NULL: not asked for). */
+bool grant_read(const struct page *page, uint64_t id, struct granted *out);
 
 /* session.c */
 struct session *session_find(struct shm *shm, const uint8_t uuid[UUID_SIZE]); /* loop */
 struct session *session_get(struct mc_peer *peer);                            /* any thread: a reference */
-void session_put(struct session *session);
+void session_put(struct session *session);                                    /* NULL is fine */
 bool session_hung_up(const struct session *session);
+void sessions_sweep(struct shm *shm); /* those go that have ended and in which neither side copies any more; loop */
+void sessions_fini(struct shm *shm);  /* all of them, when they have ended */
 
 /* Begin a session over a connected socket (given); with `uuid` it must be that process. MC_OK: it tells the peers how it went. */
 enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_t *uuid);
@@ -172,14 +158,13 @@ enum mc_status session_start(struct shm *shm, int fd, bool dialled, const uint8_
 /* Pass a descriptor; a session that cannot is ended. */
 void session_send_fd(struct session *session, enum wire_fd kind, uint32_t number, int fd);
 
-/* segment.c: what came for it; then segment_changed(): what waited for a segment, or for room to ask for one, goes on. */
+/* segment.c: what came for it. */
 void segment_came(struct session *session, uint32_t number, int fd);
 void segment_frame(struct session *session, const struct frame *frame);
 void segment_gone_frame(struct session *session, const struct frame *frame);
-void segment_changed(struct session *session);
 
-/* The peer's segment: ready, asked for now, or refused. Loop. */
-enum mapping_state session_segment(struct session *session, uint32_t number);
+/* The peer's segment: ready, asked for now, or refused, which it is for writing when it came for reading only. Loop. */
+enum mapping_state session_segment(struct session *session, uint32_t number, enum mc_opcode opcode);
 
 /* Was it asked for, and refused? Any thread. */
 bool session_refused(struct session *session, uint32_t number);
@@ -188,18 +173,8 @@ bool session_refused(struct session *session, uint32_t number);
 struct mapping *session_mapping(struct session *session, uint32_t number);
 void mapping_put(struct mapping *mapping); /* NULL is fine */
 
-/* pull.c */
-enum mc_status pull_submit(struct session *session, enum mc_path path, struct xfer *xfer);
-uint64_t pull_cancel(struct xfer *xfer);
-struct loop_io *pull_answers(const struct xfer *xfer);
-bool pull_copying(struct shm *shm, const struct xfer *xfer, uint64_t waited_ns);
-void pull_frame(struct session *session, const struct frame *frame);
-void pull_answer(struct session *session, const struct frame *frame);
-void pull_session_gone(struct session *session);
-void pull_run(struct loop *loop, struct loop_task *task);
-
-/* One piece of at most SHM_PIECE from the far end's memory by process_vm_readv; with `uncut` after uncut_begin(), and MC_AGAIN means:
- * look again. */
-enum mc_status copy_by_call(const struct session *session, uint64_t source, void *dst, size_t len, bool uncut);
+/* copy.c: carry out the xfer in this thread, under a reference to the session or on its loop. MC_OK; MC_EPEERDOWN: the session has ended, it
+ * may be tried again another way; or as transfer.h says of one operation. Also when it failed some of it may be copied. */
+enum mc_status xfer_copy(struct session *session, enum mc_path path, struct xfer *xfer);
 
 #endif

@@ -51,24 +51,32 @@ static void unsealed_memfd(void **state)
     close(fd);
 }
 
-static void readonly_descriptor(void **state)
+/* What is passed of a segment can be mapped for writing only when all of the segment may be written. */
+static void descriptors_passed(void **state)
 {
     char dir[SCRATCH_PATH];
     struct mc_te_opts opts = {.size = sizeof(opts), .run_dir = dir};
-    struct te_memory memory;
     struct mc_te *te;
-    int fd;
 
     scratch_dir(dir);
     assert_int_equal(mc_te_create(&opts, &te), MC_OK);
-    assert_int_equal(te_alloc(te, 5000, MC_REGION_READ, &memory), MC_OK);
-    assert_int_equal(memory.len, 8192);
-    fd = segment_share(te, memory.segment);
-    assert_true(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
-    assert_int_not_equal(ftruncate(memory.fd, 0), 0);
-    close(fd);
-    assert_int_equal(segment_share(te, memory.segment + 1), -1);
-    mc_te_free(te, memory.addr);
+    for (uint32_t flags = MC_REGION_READ; flags <= (MC_REGION_READ | MC_REGION_WRITE); flags++) {
+        struct te_memory memory;
+        uint8_t *at;
+        int fd;
+
+        assert_int_equal(te_alloc(te, 5000, flags, &memory), MC_OK);
+        assert_int_equal(memory.len, 8192);
+        fd = segment_share(te, memory.segment);
+        at = map_writable(fd, memory.len);
+        assert_int_equal(at != NULL, (flags & MC_REGION_WRITE) != 0);
+        if (at)
+            munmap(at, memory.len);
+        assert_int_not_equal(ftruncate(memory.fd, 0), 0);
+        close(fd);
+        assert_int_equal(segment_share(te, memory.segment + 1), -1);
+        mc_te_free(te, memory.addr);
+    }
     mc_te_destroy(te);
     assert_int_equal(rmdir(dir), 0);
 }
@@ -387,42 +395,11 @@ static void refused_segment(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
-/* ---- what a process does ---- */
-
-static bool state_becomes(pid_t pid, enum process_state state)
-{
-    for (uint64_t until = deadline_after_ms(now_ns(), 10000); now_ns() < until; poll(NULL, 0, 1))
-        if (process_state(pid) == state)
-            return true;
-    return false;
-}
-
-static void states_of_a_process(void **state)
-{
-    pid_t pid = fork();
-
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        alarm(60);
-        for (;;)
-            ;
-    }
-    assert_true(state_becomes(pid, PROCESS_RUNNABLE));
-    kill(pid, SIGSTOP);
-    assert_true(state_becomes(pid, PROCESS_STOPPED));
-    kill(pid, SIGCONT);
-    assert_true(state_becomes(pid, PROCESS_RUNNABLE));
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_int_equal(process_state(pid), PROCESS_STOPPED); /* gone */
-    assert_int_equal(process_state(0), PROCESS_UNKNOWN);   /* of another PID namespace */
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unsealed_memfd),
-        cmocka_unit_test(readonly_descriptor),
+        cmocka_unit_test(descriptors_passed),
         cmocka_unit_test(open_directory_refused),
         cmocka_unit_test(foreign_user),
         cmocka_unit_test(no_descriptors),
@@ -430,7 +407,6 @@ int main(void)
         cmocka_unit_test(views),
         cmocka_unit_test(freed_segments),
         cmocka_unit_test(refused_segment),
-        cmocka_unit_test(states_of_a_process),
     };
 
     return cmocka_run_group_tests_name("shm", tests, NULL, NULL);
