@@ -13,7 +13,7 @@
 
 /* A request, from its arrival to its end. Given to the instance it waits at. */
 struct sim_request {
-    struct list link; /* queued, waiting for prefill, for decode, or ended in this iteration */
+    struct list link;                       /* queued, waiting for prefill, for decode, or ended in this iteration */
     uint64_t number, arrived, ready, first; /* times; ready: its KV is loaded */
     struct kv_handover handover;
     uint32_t tokens, output, id_count;

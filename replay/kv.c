@@ -20,7 +20,8 @@ struct kv {
     uint64_t ssd_free[MODEL_PREFILL_MAX];
     uint64_t out_free[MODEL_PREFILL_MAX],
         in_free[MODEL_WORKERS_MAX]; /* when a link's side is free; in: decode behind prefill */
-    uint64_t out_busy[MODEL_PREFILL_MAX], in_busy[MODEL_WORKERS_MAX]; /* for how long it was, or will be as far as is known */
+    uint64_t out_busy[MODEL_PREFILL_MAX],
+        in_busy[MODEL_WORKERS_MAX]; /* for how long it was, or will be as far as is known */
     uint64_t clock, duplicated_max;
     double moved;
 };
@@ -290,8 +291,7 @@ static uint64_t over(uint64_t busy, uint64_t free, uint64_t now)
     return free > now ? busy - (free - now) : busy;
 }
 
-void kv_hand_over_begin(
-    const struct kv *kv, uint32_t node, uint32_t decode, uint64_t now, struct kv_handover *handover)
+void kv_hand_over_begin(const struct kv *kv, uint32_t node, uint32_t decode, uint64_t now, struct kv_handover *handover)
 {
     uint32_t to = kv->nodes + decode;
 
@@ -300,8 +300,8 @@ void kv_hand_over_begin(
         .in_busy = over(kv->in_busy[to], kv->in_free[to], now)};
 }
 
-uint64_t kv_hand_over_end(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now,
-    const struct kv_handover *handover)
+uint64_t kv_hand_over_end(
+    struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now, const struct kv_handover *handover)
 {
     uint32_t to = kv->nodes + decode;
     double bytes = tokens * kv->model->kv_token_bytes;

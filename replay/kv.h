@@ -59,8 +59,8 @@ struct kv_handover {
 void kv_hand_over_begin(
     const struct kv *kv, uint32_t node, uint32_t decode, uint64_t now, struct kv_handover *handover);
 /* The prompt is done. When the last byte is there. */
-uint64_t kv_hand_over_end(struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now,
-    const struct kv_handover *handover);
+uint64_t kv_hand_over_end(
+    struct kv *kv, uint32_t node, uint32_t decode, uint32_t tokens, uint64_t now, const struct kv_handover *handover);
 
 /* What is before us on the way from a node to prefill node `to`, or to decode instance `to - prefill`. */
 double kv_link_queue_ms(const struct kv *kv, uint32_t from, uint32_t to, uint64_t now);

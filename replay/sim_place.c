@@ -119,8 +119,8 @@ static void decide_beside_stuck(struct cluster *c, const struct mc_sched_snapsho
         return;
     c->out->stuck.preferred += otherwise.prefill == stuck;
     c->out->stuck.others += otherwise.prefill != stuck;
-    c->out->stuck.moved += otherwise.prefill != stuck &&
-                           (decision->outcome != MC_SCHED_RUN || decision->prefill != otherwise.prefill);
+    c->out->stuck.moved +=
+        otherwise.prefill != stuck && (decision->outcome != MC_SCHED_RUN || decision->prefill != otherwise.prefill);
 }
 
 static void decide(struct cluster *c, const struct sim_request *request, struct mc_sched_decision *decision)
