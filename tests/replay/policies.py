@@ -285,93 +285,110 @@ def sum_of(table, age):
 
 
 class Mooncake:
-    """Follows the best of four: out goes what the leader's shadow does not hold."""
+    """The shadows of four experts vote for what they hold: out goes the leaf of least votes, by sets of experts."""
 
     def __init__(self, cap, prompts):
-        self.cap, self.leader, self.uses = cap, 0, 0.0
+        self.cap = cap
         self.shadows = [expert(cap, prompts) for expert in (Density, Lru, S3Fifo, Arc)]
-        self.hits, self.ahead, self.spread = [0.0] * 4, [0.0] * 4, [0.0] * 4
-        self.there = {}  # id -> {parent, children, kept, parked}
-        self.queues = {False: OrderedDict(), True: OrderedDict()}  # loose and kept, oldest first
+        self.hits, self.spread, self.votes = [0.0] * 4, [0.0] * 4, [0.0] * 16
+        self.held = [{}] * 4  # what each shadow holds
+        self.there = {}  # id -> {parent, children, child, held, set, parked}; `set` is the queue, `held` but for those that sank
+        self.queues = [OrderedDict() for _ in range(16)]  # oldest first
 
-    def move(self, block):
+    def move(self, block, to):
         b = self.there[block]
-        kept = block in self.shadows[self.leader].there
-        if kept != b["kept"]:
-            if not b["parked"]:
-                del self.queues[b["kept"]][block]
-                self.queues[kept][block] = True
-            b["kept"] = kept
+        if not b["parked"]:
+            del self.queues[b["set"]][block]
+            self.queues[to][block] = True
+        b["set"] = to
 
-    def compare(self, hits_now, uses):
-        window = 16.0 * self.cap + 1000.0
+    def note_held(self, x, block):
+        b = self.there.get(block)
+        if b and (block in self.held[x]) != bool(b["held"] >> x & 1):
+            b["held"] ^= 1 << x
+            self.move(block, b["held"])
+
+    def vote(self, hits_now, uses):
+        window = 64.0 * self.cap + 4000.0
         fade = 1 - uses / window if uses < window else 0.0
-        self.uses = self.uses * fade + uses
-        most, best = 0.0, self.leader
-        for x, shadow in enumerate(self.shadows):
-            more = hits_now[x] - hits_now[self.leader]
-            self.hits[x] = self.hits[x] * fade + hits_now[x]
-            self.spread[x] = self.spread[x] * fade + more * more
-            self.ahead[x] = max(self.ahead[x] + more, 0.0)
-            missing = sum(block not in self.there for block in shadow.there)
-            lead = self.ahead[x] - 2.0 * missing * self.hits[x] / self.uses - 2.0 * math.sqrt(self.spread[x])
-            if lead > most:
-                most, best = lead, x
-        if best == self.leader:
-            return
-        self.leader, self.ahead = best, [0.0] * 4
-        order = list(self.queues[False]) + list(self.queues[True])
-        self.queues = {False: OrderedDict(), True: OrderedDict()}
-        for block, b in self.there.items():
-            b["kept"] = block in self.shadows[best].there
-        for block in order:
-            self.queues[self.there[block]["kept"]][block] = True
+        self.hits = [hits * fade + now for hits, now in zip(self.hits, hits_now)]
+        best = self.hits.index(max(self.hits))
+        votes = []
+        for x in range(4):
+            less = hits_now[best] - hits_now[x]
+            self.spread[x] = self.spread[x] * fade + less * less
+            votes.append(math.exp((self.hits[x] - self.hits[best]) / (math.sqrt(self.spread[x]) + 1)))
+        for which in range(16):
+            self.votes[which] = 0.0
+            for x in range(4):
+                self.votes[which] += votes[x] if which >> x & 1 else 0.0
 
     def used(self, prompt):
         hits_now = []
         for x, shadow in enumerate(self.shadows):
-            hits_now.append(prefix(shadow.there, prompt))
+            hits_now.append(prefix(self.held[x], prompt))
             shadow.used(prompt)
-            if x == self.leader:
-                for block in shadow.gone + prompt:
-                    if block in self.there:
-                        self.move(block)
-        self.compare(hits_now, len(prompt))
+            self.held[x] = shadow.there
+            for block in shadow.gone + prompt:
+                self.note_held(x, block)
+        self.vote(hits_now, len(prompt))
         parent, touched = None, set()
         for block in prompt:
             if block in self.there:
                 b = self.there[block]
-                self.queues[b["kept"]].pop(block, None)
-                b["parked"] = False
+                self.queues[b["set"]].pop(block, None)
+                b["set"], b["parked"] = b["held"], False
             else:
                 if len(self.there) == self.cap and not self.evict(touched):
                     return
-                kept = block in self.shadows[self.leader].there
-                b = self.there[block] = {"parent": parent, "children": 0, "kept": kept, "parked": False}
+                held = sum(1 << x for x in range(4) if block in self.held[x])
+                b = self.there[block] = {"parent": parent, "children": 0, "child": None, "held": held, "set": held, "parked": False}
                 if parent is not None:
                     self.there[parent]["children"] += 1
-            self.queues[b["kept"]][block] = True
+            self.queues[b["set"]][block] = True
+            if b["parent"] is not None and self.child(b["parent"]) is None:
+                self.there[b["parent"]]["child"] = block
             touched.add(block)
             parent = block
 
+    def child(self, block):
+        child = self.there[block]["child"]
+        return child if child in self.there and self.there[child]["parent"] == block else None
+
+    def sink_child(self, block, to):
+        while (child := self.child(block)) is not None and self.votes[self.there[child]["set"]] > self.votes[to]:
+            self.move(child, to)
+            if not self.there[child]["parked"]:
+                return
+            block = child
+
+    def oldest_leaf(self, which):
+        queue = self.queues[which]
+        while queue and self.there[next(iter(queue))]["children"]:
+            block = queue.popitem(last=False)[0]
+            self.there[block]["parked"] = True
+            self.sink_child(block, which)
+        return next(iter(queue), None)
+
     def evict(self, touched):
-        for queue in (self.queues[False], self.queues[True]):
-            while queue and self.there[next(iter(queue))]["children"]:
-                self.there[queue.popitem(last=False)[0]]["parked"] = True
-            if queue:
-                break
-        block = next(iter(queue))
-        if block in touched:
+        victim, least = None, 0.0
+        for which in range(16):
+            if victim is not None and self.votes[which] >= least:
+                continue
+            block = self.oldest_leaf(which)
+            if block is not None:
+                victim, least = block, self.votes[which]
+        if victim in touched:
             return False
-        del queue[block]
-        up = self.there.pop(block)["parent"]
+        del self.queues[self.there[victim]["set"]][victim]
+        up = self.there.pop(victim)["parent"]
         if up is not None:
             b = self.there[up]
             b["children"] -= 1
             if b["children"] == 0 and b["parked"]:
                 b["parked"] = False
-                self.queues[b["kept"]][up] = True
-                self.queues[b["kept"]].move_to_end(up, last=False)
+                self.queues[b["set"]][up] = True
+                self.queues[b["set"]].move_to_end(up, last=False)
         return True
 
 

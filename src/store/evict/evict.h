@@ -14,7 +14,7 @@
  * The experts (evict_experts[]) are run with ids only, as shadows and in replays: of them only the lru knows pins and promises.
  * A policy is one row and its functions. All calls are O(1) amortised.
  *
- *   mooncake   follows the best of four experts, by shadows of them (evict_mooncake.c)
+ *   mooncake   as four experts vote, by shadows of them (evict_mooncake.c)
  *   lru        least recently used
  *   density    least hits per time to come, learned (evict_density.c)
  *   s3fifo     a small queue (10 %), a main queue, ghosts for 90 %; promoted when read while in the small one (SOSP'23)
@@ -94,7 +94,7 @@ struct evict {
 
 /* NULL-terminated. Those a node may run; the first is the default. */
 extern const struct evict_policy *const evict_policies[];
-/* Those the default follows. */
+/* Those the default asks. */
 extern const struct evict_policy *const evict_experts[];
 const struct evict_policy *evict_policy_find(const char *name); /* of evict_policies; NULL if there is none */
 

@@ -1,22 +1,26 @@
-/* evict_mooncake.c - evict as the best of several experts would, known by shadows of them.
+/* evict_mooncake.c - evict as several experts would, each with as much say as it has earned.
  *
  * Each expert (evict_experts[]) runs on a pool of ids as large as the real one, its *shadow*, and is asked for what the real one is
- * asked for. So all are compared by what they would have hit, ours among them. One of them *leads*; the real pool evicts what the
- * leader's shadow does not hold (leaves first), so that what is here converges to what would be here had it led all along:
+ * asked for. So all are compared by what they would have hit, ours among them. Each has a *vote* for every block its shadow holds,
+ * and the block with the least votes goes first:
  *
  *     shadows   density | lru | s3fifo | arc        ids only, each tells what it would have hit
- *                  ^ leads
- *     real      KEPT: held by the leader's shadow too     LOOSE: not, evicted first, oldest first
+ *                  |       |      |       |  votes: e^-(hits behind the best / what chance explains)
+ *     real      a queue for each set of shadows that hold a block: 16, the one of least votes is emptied first, leaves first
  *
- * Who leads. `ahead` is what an expert hit more than the leader did, since that was last nothing. It takes the lead when `ahead`
- * exceeds both what changing costs and what is chance: twice the hits expected from the blocks of its shadow that are not here
- * (each is missed once, when it is asked for), and twice the standard deviation of the difference over the window. The first makes
- * changes cheap in the beginning, when all shadows hold nearly the same, the second keeps equals from taking turns; measured
- * on made-up families, either alone loses some percent. The window is sixteen capacities of uses.
+ * What chance explains is the standard deviation of the difference to the best, and hits are counted over a window of 64 capacities
+ * of uses. An expert that is clearly ahead has all the say, and what is here becomes what its shadow holds; while nobody is, what
+ * most of them hold stays. So there is no moment of changing sides, which costs a miss for each block that differs, and equals do
+ * not take turns: following one leader at a time with hysteresis lost twice as often to the best expert (decision 048).
+ *
+ * A block that has few votes but others hang on it (s3fifo and arc know no tree) is no victim. What hangs on it is worth no more
+ * than it is, since their shadows cannot hit it: it sinks to the same queue, child by child, until there is a leaf. Without this a
+ * block of more votes went instead, and then the next one that was to be asked for.
  *
  * Above FULL_MAX objects the shadows hold a sample: ids by their hash, one of 2^shift, in pools as much smaller (at most SAMPLE_MAX),
- * so that they cost a fixed amount. The real pool then has a queue for each number of uses (evict_tails), and the leader chooses among
- * their old ends by what it has learned on the sample (choose()); what was evicted is remembered in two bytes. How many objects fit is what there was when one had to go.
+ * so that they cost a fixed amount. The real pool then has a queue for each number of uses (evict_tails), and the experts vote among
+ * their old ends by what they have learned on the sample (choose()); what was evicted is remembered in two bytes. How many objects fit
+ * is what there was when one had to go.
  *
  * Promises, pins, soft pins: leaves.h. Sizes: victims go until there is room, and how many fit follows; a shadow counts blocks.
  * State: 32 B an object, as lru, and 12 beside samples; whole shadows take about 1.2 KB a block, sampled ones 1.3 MB together (evict_bench.c). */
@@ -29,37 +33,35 @@
 #include "store/evict/idpool.h"
 #include "store/evict/leaves.h"
 
-enum { EXPERTS_MAX = 8, FULL_MAX = 65536, SAMPLE_MAX = 1024 };
-enum { LOOSE, KEPT }; /* plain queues while shadows are whole */
+enum { EXPERTS_MAX = 4, FULL_MAX = 65536, SAMPLE_MAX = 1024 };
+static_assert(1 << EXPERTS_MAX == LEAVES_PLAIN, "a queue for each set of experts");
 
-#define WINDOW_CAPACITIES 16.0
-#define WINDOW_MIN        1000.0 /* uses */
-#define COSTS             2.0    /* times what changing the leader costs */
-#define DEVIATIONS        2.0
+#define WINDOW_CAPACITIES 64.0
+#define WINDOW_MIN        4000.0 /* uses */
 
 struct expert {
     struct idpool *shadow;
-    uint32_t held; /* of our objects the shadow holds too; whole shadows only */
     double hits;   /* in the window */
-    double ahead;  /* of the leader, since it last was not */
-    double spread; /* sum of squares of differences to the leader, in the window */
+    double spread; /* sum of squares of differences to the best, in the window */
+    double vote;   /* 1: it is the best */
 };
 
 struct mooncake {
     struct evict base;
     struct leaves leaves;
     struct expert experts[EXPERTS_MAX];
-    unsigned expert_count, leader;
+    unsigned expert_count;
     unsigned shift; /* one id of 2^shift is sampled; 0: shadows are whole */
-    double uses;    /* in the window */
     uint32_t size;  /* objects that fit; EVICT_UNKNOWN */
     uint32_t count, young, clock;
     /* Whole shadows only: */
-    struct idmap slot_of; /* id -> slot */
+    struct idmap slot_of;       /* id -> slot */
+    double votes[LEAVES_PLAIN]; /* by set of experts, a bit each */
     struct {
         uint64_t id;
-        uint8_t held; /* by which experts' shadows, a bit each */
-    } * here;         /* by slot */
+        uint32_t child; /* slot of one that hangs on it, if that is still so */
+        uint8_t held;   /* by whose shadows: its plain queue, unless it has sunk */
+    } * here;           /* by slot */
     uint32_t here_cap;
     /* Samples only: */
     uint32_t *tags;   /* by slot: part of the hash of its id */
@@ -84,9 +86,7 @@ static void held_is(struct mooncake *m, unsigned x, uint32_t slot, bool held)
     if ((m->here[slot].held >> x & 1) == held)
         return;
     m->here[slot].held ^= (uint8_t)(1u << x);
-    m->experts[x].held += held ? 1 : UINT32_MAX;
-    if (x == m->leader)
-        leaves_move(&m->leaves, slot, held ? KEPT : LOOSE);
+    leaves_move(&m->leaves, slot, m->here[slot].held);
 }
 
 static void note_held(struct mooncake *m, unsigned x, const uint64_t *ids, uint32_t count)
@@ -107,58 +107,43 @@ static void note_victims(struct mooncake *m, unsigned x)
     note_held(m, x, victims, count);
 }
 
-/* ---- who leads ---- */
-
-static unsigned plain_by_leader(void *arg, uint32_t slot)
-{
-    const struct mooncake *m = arg;
-
-    return m->here[slot].held >> m->leader & 1 ? KEPT : LOOSE;
-}
-
-static void lead(struct mooncake *m, unsigned leader)
-{
-    m->leader = leader;
-    for (unsigned x = 0; x < m->expert_count; x++)
-        m->experts[x].ahead = 0;
-    if (whole(m))
-        leaves_sort(&m->leaves, plain_by_leader, m);
-}
+/* ---- votes ---- */
 
 static uint32_t size_of(const struct mooncake *m)
 {
     return m->size == EVICT_UNKNOWN ? m->count : m->size;
 }
 
-/* What it has gained beyond what following it must gain. */
-static double lead_of(const struct mooncake *m, const struct expert *expert)
+static unsigned best_of(const struct mooncake *m)
 {
-    double missing = whole(m) ? (double)idpool_count(expert->shadow) - expert->held : 0;
+    unsigned best = 0;
 
-    return expert->ahead - COSTS * missing * expert->hits / m->uses - DEVIATIONS * sqrt(expert->spread);
+    for (unsigned x = 1; x < m->expert_count; x++)
+        if (m->experts[x].hits > m->experts[best].hits)
+            best = x;
+    return best;
 }
 
-static void compare(struct mooncake *m, const uint32_t hits[EXPERTS_MAX], uint32_t uses)
+static void vote(struct mooncake *m, const uint32_t hits[EXPERTS_MAX], uint32_t uses)
 {
     double window = WINDOW_CAPACITIES * (size_of(m) >> m->shift) + WINDOW_MIN;
-    double fade = uses < window ? 1 - uses / window : 0, most = 0;
-    unsigned best = m->leader;
+    double fade = uses < window ? 1 - uses / window : 0;
 
-    m->uses = m->uses * fade + uses;
+    for (unsigned x = 0; x < m->expert_count; x++)
+        m->experts[x].hits = m->experts[x].hits * fade + hits[x];
+    unsigned best = best_of(m);
     for (unsigned x = 0; x < m->expert_count; x++) {
         struct expert *expert = &m->experts[x];
-        double more = (double)hits[x] - hits[m->leader];
+        double less = (double)hits[best] - hits[x];
 
-        expert->hits = expert->hits * fade + hits[x];
-        expert->spread = expert->spread * fade + more * more;
-        expert->ahead = expert->ahead + more > 0 ? expert->ahead + more : 0;
-        if (lead_of(m, expert) > most) {
-            most = lead_of(m, expert);
-            best = x;
-        }
+        expert->spread = expert->spread * fade + less * less;
+        expert->vote = exp((expert->hits - m->experts[best].hits) / (sqrt(expert->spread) + 1));
     }
-    if (best != m->leader)
-        lead(m, best);
+    for (unsigned set = 0; set < LEAVES_PLAIN; set++) {
+        m->votes[set] = 0;
+        for (unsigned x = 0; x < m->expert_count; x++)
+            m->votes[set] += set >> x & 1 ? m->experts[x].vote : 0;
+    }
 }
 
 /* ---- what is asked for ---- */
@@ -195,7 +180,7 @@ static enum mc_status ask_sample(struct mooncake *m, uint64_t id)
         if (idpool_use(m->experts[x].shadow, &(struct evict_run){&id, 1, EVICT_NO_ID}, m->clock) != MC_OK)
             status = MC_ENOMEM;
     }
-    compare(m, hits, 1);
+    vote(m, hits, 1);
     return status;
 }
 
@@ -210,7 +195,7 @@ static enum mc_status mooncake_ask(struct evict *e, const struct evict_run *run,
         for (unsigned x = 0; x < m->expert_count; x++)
             if (ask_whole(m, x, run, &hits[x]) != MC_OK)
                 status = MC_ENOMEM;
-        compare(m, hits, run->count);
+        vote(m, hits, run->count);
         return status;
     }
     for (uint32_t i = run->count; i-- > 0;)
@@ -300,10 +285,8 @@ static void sample_less(struct mooncake *m, unsigned shift)
     bool was_whole = whole(m);
 
     m->shift = shift;
-    m->uses = 0;
     for (unsigned x = 0; x < m->expert_count; x++) {
         struct expert *expert = &m->experts[x];
-
         struct idpool *smaller;
 
         if (was_whole && idpool_create(evict_experts[x], EVICT_UNKNOWN, &smaller) == MC_OK) {
@@ -311,7 +294,7 @@ static void sample_less(struct mooncake *m, unsigned shift)
             expert->shadow = smaller;
         }
         idpool_filter(expert->shadow, sampled, m, m->clock);
-        *expert = (struct expert){.shadow = expert->shadow};
+        *expert = (struct expert){.shadow = expert->shadow, .vote = 1};
     }
     if (!was_whole)
         return;
@@ -339,6 +322,50 @@ static void resize(struct mooncake *m, uint32_t size)
         if (whole(m))
             note_victims(m, x);
     }
+}
+
+/* ---- what hangs on what ---- */
+
+/* One that hangs on an object, EVICT_NONE when none is known. */
+static uint32_t child_of(const struct mooncake *m, uint32_t slot)
+{
+    uint32_t child = m->here[slot].child;
+
+    if (child == EVICT_NONE || !m->leaves.at[child].present)
+        return EVICT_NONE;
+    return leaves_parent(&m->leaves, &m->leaves.at[child]) == &m->leaves.at[slot] ? child : EVICT_NONE;
+}
+
+static void note_child(struct mooncake *m, uint32_t slot)
+{
+    uint32_t up = m->leaves.at[slot].parent;
+
+    if (leaves_parent(&m->leaves, &m->leaves.at[slot]) && child_of(m, up) == EVICT_NONE)
+        m->here[up].child = slot;
+}
+
+/* What hangs on an object of queue `set` comes to that queue, if it has more votes. O(1) amortised: it rises by a use only. */
+static void sink_child(struct mooncake *m, uint32_t slot, unsigned set)
+{
+    uint32_t child;
+
+    while ((child = child_of(m, slot)) != EVICT_NONE && m->votes[m->leaves.at[child].plain] > m->votes[set]) {
+        leaves_move(&m->leaves, child, set);
+        if (m->leaves.at[child].queue != LEAVES_PARKED)
+            return;
+        slot = child;
+    }
+}
+
+static uint32_t oldest_leaf(struct mooncake *m, unsigned set)
+{
+    uint32_t slot;
+
+    while ((slot = m->leaves.queues[set].oldest) != EVICT_NONE && m->leaves.at[slot].children > 0) {
+        leaves_park(&m->leaves, slot);
+        sink_child(m, slot, set);
+    }
+    return slot;
 }
 
 /* ---- the policy's row ---- */
@@ -373,6 +400,7 @@ static enum mc_status mooncake_init(struct evict *e)
             mooncake_fini(e);
             return MC_ENOMEM;
         }
+        expert->vote = 1;
     }
     return MC_OK;
 }
@@ -391,6 +419,7 @@ static enum mc_status here_add(struct mooncake *m, uint32_t slot, uint64_t id)
     if (idmap_set(&m->slot_of, id, slot) != MC_OK)
         return MC_ENOMEM;
     m->here[slot].id = id;
+    m->here[slot].child = EVICT_NONE;
     m->here[slot].held = 0;
     for (unsigned x = 0; x < m->expert_count; x++)
         held_is(m, x, slot, idpool_has(m->experts[x].shadow, id));
@@ -399,8 +428,6 @@ static enum mc_status here_add(struct mooncake *m, uint32_t slot, uint64_t id)
 
 static void here_del(struct mooncake *m, uint32_t slot)
 {
-    for (unsigned x = 0; x < m->expert_count; x++)
-        held_is(m, x, slot, false);
     if (idmap_find(&m->slot_of, m->here[slot].id) == slot)
         idmap_del(&m->slot_of, m->here[slot].id);
 }
@@ -409,14 +436,16 @@ static enum mc_status mooncake_add(struct evict *e, uint32_t slot, const struct 
 {
     struct mooncake *m = mooncake_of(e);
 
-    if (leaves_add(&m->leaves, slot, object, LOOSE, now) != MC_OK)
+    if (leaves_add(&m->leaves, slot, object, 0, now) != MC_OK)
         return MC_ENOMEM;
     if ((whole(m) ? here_add(m, slot, object->id) : tags_fit(m)) != MC_OK) {
         leaves_remove(&m->leaves, slot, now);
         return MC_ENOMEM;
     }
     m->leaves.at[slot].used = m->clock;
-    if (!whole(m)) {
+    if (whole(m)) {
+        note_child(m, slot);
+    } else {
         m->tags[slot] = tag_of(object->id);
         m->leaves.at[slot].uses = ghost_uses(m, m->tags[slot]) & (LEAVES_USES - 1);
         leaves_move(&m->leaves, slot, m->leaves.at[slot].uses);
@@ -437,7 +466,9 @@ static void mooncake_touch(struct evict *e, uint32_t slot, uint64_t now)
     s->used = m->clock;
     if (s->uses < LEAVES_USES - 1)
         s->uses++;
-    leaves_use(&m->leaves, slot, whole(m) ? s->plain : plain_by_uses(m, slot), now);
+    if (whole(m))
+        note_child(m, slot);
+    leaves_use(&m->leaves, slot, whole(m) ? m->here[slot].held : plain_by_uses(m, slot), now);
 }
 
 static void mooncake_promise(struct evict *e, uint32_t slot, uint64_t until, uint64_t now)
@@ -463,6 +494,37 @@ static void mooncake_remove(struct evict *e, uint32_t slot, enum evict_why why, 
     leaves_remove(&m->leaves, slot, now);
 }
 
+static uint32_t victim_by_sets(struct mooncake *m)
+{
+    uint32_t victim = EVICT_NONE;
+    double least = 0;
+
+    for (unsigned set = 0; set < LEAVES_PLAIN; set++) {
+        if (victim != EVICT_NONE && m->votes[set] >= least)
+            continue;
+        uint32_t slot = oldest_leaf(m, set);
+        if (slot == EVICT_NONE)
+            continue;
+        victim = slot;
+        least = m->votes[set];
+    }
+    return victim;
+}
+
+/* The class of most votes. */
+static unsigned elect(const struct mooncake *m, const struct evict_tails *tails)
+{
+    double votes[EVICT_CLASSES] = {0};
+    unsigned first = 0;
+
+    for (unsigned x = 0; x < m->expert_count; x++)
+        votes[evict_experts[x]->choose(idpool_evict(m->experts[x].shadow), tails)] += m->experts[x].vote;
+    for (unsigned class = 1; class < EVICT_CLASSES; class ++)
+        if (votes[class] > votes[first])
+            first = class;
+    return first;
+}
+
 /* What the prompt that is asked for right now has used goes only when nothing else is left. */
 static uint32_t victim_by_uses(struct mooncake *m)
 {
@@ -480,7 +542,7 @@ static uint32_t victim_by_uses(struct mooncake *m)
     }
     if (!any)
         return last;
-    return slots[evict_experts[m->leader]->choose(idpool_evict(m->experts[m->leader].shadow), &tails)];
+    return slots[elect(m, &tails)];
 }
 
 /* How many objects fit: what the owner says, else as many as are here, now that one must go. */
@@ -499,16 +561,13 @@ static uint32_t mooncake_victim(struct evict *e, uint64_t now)
     if (m->count > 0 && fitting(m) != m->size)
         resize(m, fitting(m));
     leaves_expire(&m->leaves, now);
-    if (!whole(m))
-        slot = victim_by_uses(m);
-    else if ((slot = leaves_oldest(&m->leaves, LOOSE)) == EVICT_NONE)
-        slot = leaves_oldest(&m->leaves, KEPT);
+    slot = whole(m) ? victim_by_sets(m) : victim_by_uses(m);
     return slot != EVICT_NONE ? slot : leaves_guarded(&m->leaves);
 }
 
 const struct evict_policy evict_mooncake = {
     .name = "mooncake",
-    .help = "as the best of density, lru, s3fifo and arc would, known by shadows of them; leaves first",
+    .help = "as density, lru, s3fifo and arc vote, each by what its shadow hit; leaves first",
     .handle_size = sizeof(struct mooncake),
     .init = mooncake_init,
     .fini = mooncake_fini,

@@ -186,12 +186,17 @@ void leaves_expire(struct leaves *l, uint64_t now)
         queue_newest(l, l->at[slot].plain, slot);
 }
 
+void leaves_park(struct leaves *l, uint32_t slot)
+{
+    queue_newest(l, LEAVES_PARKED, slot);
+}
+
 uint32_t leaves_oldest(struct leaves *l, unsigned queue)
 {
     uint32_t slot;
 
     while ((slot = l->queues[queue].oldest) != EVICT_NONE && l->at[slot].children > 0)
-        queue_newest(l, LEAVES_PARKED, slot);
+        leaves_park(l, slot);
     return slot;
 }
 

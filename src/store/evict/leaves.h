@@ -77,6 +77,8 @@ void leaves_remove(struct leaves *l, uint32_t slot, uint64_t now);
 
 /* Promises that have ended become plain; before plain queues are looked at. */
 void leaves_expire(struct leaves *l, uint64_t now);
+/* From its plain queue to the parked ones: it has children. */
+void leaves_park(struct leaves *l, uint32_t slot);
 /* The coldest leaf of a queue, EVICT_NONE; parks what it meets. */
 uint32_t leaves_oldest(struct leaves *l, unsigned queue);
 /* What goes when no plain queue has a leaf: promised, soft, parked; EVICT_NONE. */
