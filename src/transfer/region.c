@@ -232,8 +232,8 @@ static void segment_destroy(struct segment *segment)
     free(segment);
 }
 
-/* Sealed against any change of size, so that whoever maps it can never be killed by SIGBUS. Peers get a descriptor of their own, which lets
- * them write only when all of the segment is theirs to write (decision 025). */
+/* Sealed against any change of size, so that whoever maps it can never be killed by SIGBUS. Peers get a descriptor of their own,
+ * which lets them write only when all of the segment is theirs to write (decision 025). */
 static enum mc_status segment_open(struct segment *segment, uint32_t flags)
 {
     char path[32];

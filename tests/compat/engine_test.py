@@ -470,7 +470,7 @@ class Failures(unittest.TestCase):
 
     def test_stopped_for_good_and_the_gil(self):
         """Contract 11: the call returns at its deadline, and when the peer goes on nothing of it is written any more. Meanwhile other
-        threads of this process run."""
+        threads of this process run. On one host the caller may copy into the stopped peer's memory himself: then it is there."""
         self.assertEqual(self.write(), 0)
         before = bytes.fromhex(self.far.look(self.there, self.size))
         self.far.stop()
@@ -488,6 +488,10 @@ class Failures(unittest.TestCase):
         end = time.monotonic()
         done.set()
         thread.join()
+        if result == 0 and LANE != "tcp":
+            self.far.go_on()
+            self.assertEqual(bytes.fromhex(self.far.look(self.there, self.size)), self.here.get())
+            return
         self.assertEqual(result, -1)
         self.assertGreater(end - start, TIMEOUT - 0.5)
         self.assertLess(end - start, TIMEOUT + SLACK)

@@ -10,8 +10,8 @@
  * transfer that fails ends the round. Same-host reads need no help of the owner and go on: their rounds end after 400 ms. When it is
  * the caller that is stopped, the second process calls, refills and watches, and says in shared memory how it fares.
  *
- * Writes taken back: the second process writes all the time; while it does, stopped in the middle or not, we withdraw the region, or let
- * its deadline pass. Then the memory is ours: refilled, it does not change, whatever the writer does when it goes on.
+ * Writes taken back: the second process writes all the time; while it does, stopped in the middle or not, we withdraw the region,
+ * or let its deadline pass. Then the memory is ours: refilled, it does not change, whatever the writer does when it goes on.
  *
  * A busy machine. The bounds are the product's, in time in which it had a processor: what the kernel says its threads waited for one
  * is taken off. Both are printed.

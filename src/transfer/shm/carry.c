@@ -1,7 +1,7 @@
 /* carry.c - which way an xfer goes between processes of one host, and who carries it out.
  *
- * Whoever carries it out copies himself (copy.c): the loop's thread, or for small batches and mc_transfer_sync() of any size the caller's, when everything
- * that is needed is there. In both an xfer has ended when it returns: nothing is ever flying here. */
+ * Whoever carries it out copies himself (copy.c): the loop's thread, or for small batches and mc_transfer_sync() of any size the
+ * caller's, when everything that is needed is there. In both an xfer has ended when it returns: nothing is ever flying here. */
 #include <unistd.h>
 #include <sys/uio.h>
 

@@ -7,8 +7,8 @@
  *            <------------------------------ SHM_PROOF(nonce D)
  *   up when a page was mapped and the own nonce has come back. Segments follow when they are needed (segment.c).
  *
- * The end of the stream says: nothing of mine copies here any more. So it is sent when the last copy of a session that has ended is over, by
- * whoever makes it; and he who ended the session keeps the page of the other, with its hazards ("parted"), until that has
+ * The end of the stream says: nothing of mine copies here any more. So it is sent when the last copy of a session that has ended is
+ * over, by whoever makes it; and he who ended the session keeps the page of the other, with its hazards ("parted"), until that has
  * come from there too. */
 #include <fcntl.h>
 #include <poll.h>

@@ -29,8 +29,8 @@ const char *shm_path(const struct shm *shm);
 void shm_grant(struct shm *shm, uint64_t id, const struct region *row);
 void shm_withdraw(struct shm *shm, uint64_t id);
 
-/* Until no peer copies under that row, which was withdrawn, any more, and none will that is stopped in the middle of it. At most a second,
- * and that only for a process that could run but is given no processor. Any thread. */
+/* Until no peer copies under that row, which was withdrawn, any more, and none will that is stopped in the middle of it. At most a
+ * second, and that only for a process that could run but is given no processor. Any thread. */
 void shm_wait_copies(struct shm *shm, uint64_t id);
 
 /* A segment of ours was freed: whoever has it mapped is told to let go. Any thread. */

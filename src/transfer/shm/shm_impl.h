@@ -5,9 +5,9 @@
  *       |       `------- mappings    their segments, asked for when first needed
  *       `-- parted                   sessions that we ended: what their process copies at this moment is still looked for
  *
- * A copy from somebody's memory, or into it, announces itself first ("hazard": the id of the row it is made under, in the copier's own page),
- * then looks whether the row is still granted, then copies one piece. The owner of the row withdraws it first and then looks for
- * hazards. Both orders are sequentially consistent, so one of the two sees the other. */
+ * A copy from somebody's memory, or into it, announces itself first ("hazard": the id of the row it is made under, in the copier's
+ * own page), then looks whether the row is still granted, then copies one piece. The owner of the row withdraws it first and then
+ * looks for hazards. Both orders are sequentially consistent, so one of the two sees the other. */
 #ifndef TRANSFER_SHM_IMPL_H
 #define TRANSFER_SHM_IMPL_H
 
@@ -173,8 +173,8 @@ bool session_refused(struct session *session, uint32_t number);
 struct mapping *session_mapping(struct session *session, uint32_t number);
 void mapping_put(struct mapping *mapping); /* NULL is fine */
 
-/* copy.c: carry out the xfer in this thread, under a reference to the session or on its loop. MC_OK; MC_EPEERDOWN: the session has ended, it
- * may be tried again another way; or as transfer.h says of one operation. Also when it failed some of it may be copied. */
+/* copy.c: carry out the xfer in this thread, under a reference to the session or on its loop. MC_OK; MC_EPEERDOWN: the session has
+ * ended, it may be tried again another way; or as transfer.h says of one operation. Also when it failed some of it may be copied. */
 enum mc_status xfer_copy(struct session *session, enum mc_path path, struct xfer *xfer);
 
 #endif
