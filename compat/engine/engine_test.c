@@ -23,8 +23,8 @@
 const char *__tsan_default_suppressions(void);
 __attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
 {
-    return "race:send_gathered\nrace:receive\nrace:crc32c\nrace:copy_by_call\nrace:read_mapped\nrace:store_uncut\n"
-           "race:flow_spread\nrace:conn_write\nrace:write_mapped\n";
+    return "race:send_gathered\nrace:receive\nrace:crc32c\nrace:copy_by_call\nrace:read_mapped\nrace:uncut_store\n"
+           "race:flow_spread\nrace:conn_write\n";
 }
 #endif
 

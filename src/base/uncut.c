@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define RACES_WATCHED
@@ -158,7 +160,7 @@ void uncut_begin(void)
     begin(mc_uncut_sequence);
 }
 
-void uncut_copy_begin(void)
+static void copy_begin(void)
 {
     begin(mc_uncut_copy_sequence);
 }
@@ -211,7 +213,7 @@ void uncut_begin(void)
 {
 }
 
-void uncut_copy_begin(void)
+static void copy_begin(void)
 {
 }
 
@@ -241,9 +243,32 @@ ssize_t uncut_process_vm_writev(
                : process_vm_writev(pid, here, here_count, there, there_count, 0);
 }
 
-ssize_t uncut_copy(void *dst, const void *src, size_t len)
+/* How much was copied, from the front; less than `len` when the thread has lost its processor since copy_begin(). -1: failed. */
+static ssize_t copy_once(void *dst, const void *src, size_t len)
 {
     struct iovec here = {dst, len}, there = {(void *)(uintptr_t)src, len};
 
     return uncut_works() ? (ssize_t)copy(dst, src, len) : process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+}
+
+enum mc_status uncut_store(void *dst, const void *src, size_t len, uncut_look_fn *look, void *arg)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        enum mc_status status;
+        ssize_t n;
+
+        copy_begin();
+        status = look(arg);
+        if (status != MC_OK)
+            return status;
+        n = copy_once((uint8_t *)dst + done, (const uint8_t *)src + done, len - done);
+        if (n < 0) {
+            log_error("copy of %zu bytes within this process: %m", len);
+            return MC_ESYS;
+        }
+        done += (size_t)n;
+    }
+    return MC_OK;
 }

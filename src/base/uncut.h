@@ -16,8 +16,8 @@
  *
  * Where there is no such thing (other processors than x86-64, a libc or kernel without rseq, the race detector, which must see the
  * call) these are the plain calls, and a gap of some tens of nanoseconds stays: docs/decisions/021.
- * Copying works the same way, in the thread itself: who is stopped in the middle of uncut_copy() does not go on with it, but returns with
- * what was copied by then.
+ * Copying works the same way, in the thread itself: who is stopped in the middle of uncut_store() does not go on with it, but looks
+ * again.
  *
  * What lies between the two should make no system call that takes long: a stop inside one may go unseen on newer kernels.
  * Threads: any; a begin and its call belong to one thread. */
@@ -29,6 +29,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "mooncake/status.h"
+
 enum { UNCUT_AGAIN = -4096 }; /* below all that a system call returns */
 
 /* From here on a stop is seen. */
@@ -39,11 +41,11 @@ ssize_t uncut_recvmsg(int fd, struct msghdr *msg, int flags);
 ssize_t uncut_process_vm_writev(pid_t pid, const struct iovec *here, unsigned long here_count,
     const struct iovec *there, unsigned long there_count);
 
-/* Copy, after uncut_copy_begin(). Returns how much was copied, from the front: less than `len` when the thread lost its processor since the
- * begin; then look again, and copy the rest. The ranges must not overlap. At the speed of memcpy, where there is no restartable sequence
- * at that of process_vm_readv within this process. -1: that failed (errno). */
-void uncut_copy_begin(void);
-ssize_t uncut_copy(void *dst, const void *src, size_t len);
+/* Copy as long as `look` says MC_OK, which is asked before the first byte and again whenever the thread has lost its processor since.
+ * MC_OK; what look said, when the rest was not stored; MC_ESYS (logged): without restartable sequences it is process_vm_readv within
+ * this process, and that failed. At the speed of memcpy. The ranges must not overlap. */
+typedef enum mc_status uncut_look_fn(void *arg);
+enum mc_status uncut_store(void *dst, const void *src, size_t len, uncut_look_fn *look, void *arg);
 
 /* Is the gap closed in this thread? */
 bool uncut_works(void);

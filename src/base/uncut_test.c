@@ -105,29 +105,26 @@ static void look_and_call(struct shared *shared)
     _exit(n == 1 ? STORED : 1);
 }
 
+static enum mc_status look(void *arg)
+{
+    struct shared *shared = arg;
+
+    shared->looks++;
+    return shared->wanted ? MC_OK : MC_ECANCELED;
+}
+
 /* From COPIED bytes 'x'. */
 static void look_and_copy(struct shared *shared)
 {
     char from[COPIED];
-    size_t done = 0;
+    enum mc_status status;
 
     memset(from, 'x', sizeof(from));
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
         _exit(1);
     raise(SIGSTOP);
-    while (done < COPIED) {
-        ssize_t n;
-
-        uncut_copy_begin();
-        shared->looks++;
-        if (!shared->wanted)
-            _exit(TAKEN_BACK);
-        n = uncut_copy(shared->copied + done, from + done, COPIED - done);
-        if (n < 0)
-            _exit(1);
-        done += (size_t)n;
-    }
-    _exit(STORED);
+    status = uncut_store(shared->copied, from, COPIED, look, shared);
+    _exit(status == MC_OK ? STORED : status == MC_ECANCELED ? TAKEN_BACK : 1);
 }
 
 static void registers_step_back(pid_t pid, uintptr_t to)
@@ -228,19 +225,13 @@ static void copies(void **state)
     for (size_t i = 0; i < sizeof(from); i++)
         from[i] = (uint8_t)(i * 7 + 1);
     for (size_t len = 0; len <= 300; len++) {
-        size_t at = len % 17, off = len % 13, done = 0;
+        struct shared wanted = {.wanted = 1};
+        size_t at = len % 17, off = len % 13;
 
         memset(to, 0xee, sizeof(to));
         memset(want, 0xee, sizeof(want));
         memcpy(want + at, from + off, len);
-        while (done < len) {
-            ssize_t n;
-
-            uncut_copy_begin();
-            n = uncut_copy(to + at + done, from + off + done, len - done);
-            assert_true(n >= 0);
-            done += (size_t)n;
-        }
+        assert_int_equal(uncut_store(to + at, from + off, len, look, &wanted), MC_OK);
         assert_memory_equal(to, want, sizeof(to));
     }
 }

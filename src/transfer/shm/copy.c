@@ -7,12 +7,12 @@
  *       copy                                              the memory is the owner's alone
  *       hazard = 0
  *
- * A read copies into memory of its own, and what it got is good when the row still stands afterwards. A write stores in memory that can be
- * somebody else's in the next moment, so it is uncut (base/uncut.h): whatever stopped the thread between its look and
- * its store, or in the middle of a copy, it looks again before it stores another byte. A system call that has begun is not cut by a stop at all. So a
- * process that is seen stopped stores nothing any more, whatever its hazard says: the row is gone when it goes on, or its time is
- * over. One that could run but is given no processor is waited for; that happens on hosts with many times more work than
- * cores, and the alternative is a byte that lands in memory which is somebody else's by then.
+ * A read copies into memory of its own, and what it got is good when the row still stands afterwards. A write stores in memory
+ * that can be somebody else's in the next moment, so it is uncut (base/uncut.h): whatever stopped the thread between its look and
+ * its store, or in the middle of a copy, it looks again before it stores another byte; a system call that has begun is not cut by
+ * a stop at all. So a process that is seen stopped stores nothing any more, whatever its hazard says: when it goes on the row is
+ * gone. One that could run but is given no processor is waited for; that happens on hosts with many times more work than cores,
+ * and the alternative is a byte that lands in memory which is somebody else's by then.
  *
  * What a key says is not believed where it could do harm: place and length are the row's.
  * A mapped segment cannot fault: it is sealed against shrinking, and the owner's death leaves the memfd as it is. */
@@ -104,25 +104,31 @@ static enum mc_status read_mapped(struct copier *c, struct part *part, uint32_t 
     return look_again(c, part, MC_OK);
 }
 
+struct writing {
+    const struct copier *c;
+    const struct part *part;
+    uint32_t done, len;
+    uint64_t at;
+};
+
+static enum mc_status look_writing(void *arg)
+{
+    struct writing *w = arg;
+
+    return look_mapped(w->c, w->part, w->done, w->len, &w->at);
+}
+
+/* The first look says where; it is the same place as long as the row stands. */
 static enum mc_status write_mapped(struct copier *c, const struct part *part, uint32_t done, uint32_t len)
 {
-    map(c, part->segment);
-    while (len) {
-        enum mc_status status;
-        uint64_t at;
-        ssize_t n;
+    struct writing w = {c, part, done, len, 0};
+    enum mc_status status;
 
-        uncut_copy_begin();
-        status = look_mapped(c, part, done, len, &at);
-        if (status != MC_OK)
-            return status;
-        n = uncut_copy(c->mapping->writable + at, part->local + done, len);
-        if (n < 0)
-            return MC_ESYS;
-        done += (uint32_t)n;
-        len -= (uint32_t)n;
-    }
-    return MC_OK;
+    map(c, part->segment);
+    status = look_writing(&w);
+    if (status != MC_OK)
+        return status;
+    return uncut_store(c->mapping->writable + w.at, part->local + done, len, look_writing, &w);
 }
 
 /* ---- by a call ---- */
@@ -209,8 +215,8 @@ static enum mc_status part_copy(struct copier *c, struct part *part)
     return MC_OK;
 }
 
-/* What was read by the number of a process are its bytes only while its socket stands; what was written into the memory of one that has
- * gone was not written. */
+/* What was read by the number of a process are its bytes only while its socket stands; what was written into the memory of one
+ * that has gone was not written. */
 static enum mc_status still_there(const struct copier *c)
 {
     if (!atomic_load(&c->session->up))

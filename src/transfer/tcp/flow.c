@@ -134,29 +134,7 @@ size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool
     return left < max ? left : max;
 }
 
-static enum mc_status store_uncut(uint8_t *dst, const uint8_t *src, size_t len, flow_look_fn *look, void *arg)
-{
-    size_t done = 0;
-
-    while (done < len) {
-        enum mc_status status;
-        ssize_t n;
-
-        uncut_copy_begin();
-        status = look(arg);
-        if (status != MC_OK)
-            return status;
-        n = uncut_copy(dst + done, src + done, len - done);
-        if (n < 0) {
-            log_error("transfer: copy of %zu bytes within this process: %m", len);
-            return MC_ESYS;
-        }
-        done += (size_t)n;
-    }
-    return MC_OK;
-}
-
-enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg)
+enum mc_status flow_spread(struct flow *flow, uint64_t end, uncut_look_fn *look, void *arg)
 {
     const uint8_t *src = flow->buffer;
     enum mc_status status = MC_OK;
@@ -174,7 +152,7 @@ enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, 
         if (!run_alive(flow, run))
             status = MC_ENOENT;
         else if (look)
-            status = store_uncut(run->ptr + skip, src, n, look, arg);
+            status = uncut_store(run->ptr + skip, src, n, look, arg);
         else
             memcpy(run->ptr + skip, src, n);
         src += n;

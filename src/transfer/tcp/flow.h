@@ -13,6 +13,7 @@
 #ifndef TRANSFER_FLOW_H
 #define TRANSFER_FLOW_H
 
+#include "base/uncut.h"
 #include "net/conn.h"
 
 struct mc_te;
@@ -57,8 +58,7 @@ size_t flow_place(struct flow *flow, uint64_t off, size_t max, bool direct, bool
 
 /* The piece that ends at payload offset `end` is complete and verified: spread what was buffered of it. With a `look` uncut
  * (base/uncut.h): it is asked whether the bytes may still be stored. MC_OK, MC_ENOENT (a region is gone), MC_ESYS, what `look` said. */
-typedef enum mc_status flow_look_fn(void *arg);
-enum mc_status flow_spread(struct flow *flow, uint64_t end, flow_look_fn *look, void *arg);
+enum mc_status flow_spread(struct flow *flow, uint64_t end, uncut_look_fn *look, void *arg);
 
 /* Set the position to the run that holds payload offset `off`. */
 void flow_seek(struct flow *flow, uint64_t off);
