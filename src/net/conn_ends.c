@@ -62,6 +62,7 @@ static size_t payload_dst(struct conn *conn, const struct frame *frame, uint64_t
     side->asked_max = off + max > side->asked_max ? off + max : side->asked_max;
     if (side->dst_step && max > side->dst_step)
         max = side->dst_step;
+    side->through_buffer += conn_buffered(conn) ? max : 0;
     if (!side->dst)
         return max;
     assert_true(off + max <= side->dst_len);

@@ -33,7 +33,8 @@ struct side {
     uint8_t *dst;             /* where payload goes, NULL = thrown away */
     size_t dst_len, dst_step; /* dst_step: give at most so much per question */
     uint64_t asked_max;
-    unsigned abort_after; /* abort when so many pieces have come */
+    uint64_t through_buffer; /* bytes that came through the connection's own buffer */
+    unsigned abort_after;    /* abort when so many pieces have come */
     int fd;
     bool echo;    /* answer requests with their body */
     bool unknown; /* or know no message at all */

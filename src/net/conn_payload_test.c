@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include "base/crc.h"
 #include "net/conn_ends_test.h"
 
@@ -269,6 +273,77 @@ static void test_close_does_not_wait_for_ever(void **state)
     free(bytes);
 }
 
+/* ---- how much is read ---- */
+
+#define DRIB 10000
+
+/* A dialler that begins a payload of two such pieces, and the first bytes of one of them. */
+static int begin_payload(void)
+{
+    int fd = raw_connect();
+
+    raw_hello(fd);
+    assert_true(run_until(loop, flag_is_set, &server.ready, WAIT_MS));
+    give_dst(&server, 2 * (size_t)PIECE_MAX);
+    raw_frame(fd, (struct frame){.type = 0x7002, .request = 1, .payload_len = 2 * (size_t)PIECE_MAX}, NULL);
+    return fd;
+}
+
+static void begin_piece(int fd, const uint8_t *bytes, size_t len)
+{
+    struct piece piece = {.len = PIECE_MAX, .crc = crc32c(0, bytes, PIECE_MAX)};
+    struct iovec iov[2];
+    uint8_t head[PIECE_HEADER_SIZE];
+
+    piece_encode(&piece, head);
+    iov[0] = (struct iovec){head, sizeof(head)};
+    iov[1] = (struct iovec){(void *)(uintptr_t)bytes, len};
+    assert_int_equal(writev(fd, iov, 2), sizeof(head) + len);
+}
+
+static bool server_has_frame(void *arg)
+{
+    return server.frames > 0;
+}
+
+static bool server_has_piece(void *arg)
+{
+    return server.pieces == *(unsigned *)arg;
+}
+
+static void finish_piece(int fd, const uint8_t *bytes, unsigned number)
+{
+    for (size_t at = DRIB; at < PIECE_MAX;) {
+        ssize_t n = send(fd, bytes + at, PIECE_MAX - at, MSG_DONTWAIT);
+
+        if (n < 0)
+            run_for(loop, 1); /* the socket is full */
+        at += n < 0 ? 0 : (size_t)n;
+    }
+    assert_true(run_until(loop, server_has_piece, &number, WAIT_MS));
+}
+
+/* Of a payload no more than the header of a piece goes through the connection's buffer, but for what comes with the frame. */
+static void test_pieces_go_straight_to_their_place(void **state)
+{
+    uint8_t *bytes = noise(2 * (size_t)PIECE_MAX);
+    uint64_t before;
+    int fd;
+
+    fd = begin_payload();
+    assert_true(run_until(loop, server_has_frame, NULL, WAIT_MS));
+    before = server.through_buffer;
+    begin_piece(fd, bytes, DRIB);
+    finish_piece(fd, bytes, 1);
+    begin_piece(fd, bytes + PIECE_MAX, DRIB);
+    finish_piece(fd, bytes + PIECE_MAX, 2);
+    assert_true(server.through_buffer < before + DRIB); /* tails, which are not worth a call of their own */
+    assert_int_equal(server.payload_status, MC_OK);
+    assert_memory_equal(server.dst, bytes, 2 * (size_t)PIECE_MAX);
+    close(fd);
+    free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +358,7 @@ int main(void)
         CONN_TEST(test_reset_drops_what_is_queued),
         CONN_TEST(test_close_sends_what_is_queued),
         CONN_TEST(test_close_does_not_wait_for_ever),
+        CONN_TEST(test_pieces_go_straight_to_their_place),
     };
 
     return cmocka_run_group_tests_name("conn payload", tests, NULL, NULL);

@@ -479,6 +479,18 @@ static void receive_failed(struct conn *conn, ssize_t n)
     conn_fail(conn, goodbye ? conn->close_status : n == 0 ? MC_EPEERDOWN : conn_errno_status(errno));
 }
 
+/* How much to read into the buffer. Of a payload that comes in large pieces no more than the header of the next one: its bytes have a
+ * place of their own. (Of what size the first piece is is not known before it is here.) */
+static size_t room_in_buffer(const struct conn *conn)
+{
+    bool large = conn->payload_off == 0 || conn->piece.len >= DIRECT_MIN;
+
+    if (conn->state == CONN_READY && conn->rx_state == RX_PIECE_HEADER && large &&
+        conn->frame.payload_len - conn->payload_off >= DIRECT_MIN)
+        return PIECE_HEADER_SIZE - conn->rx_len;
+    return RX_SIZE - conn->rx_len;
+}
+
 static size_t receive_to_buffer(struct conn *conn)
 {
     struct iovec iov;
@@ -489,7 +501,7 @@ static size_t receive_to_buffer(struct conn *conn)
         conn->rx_len -= conn->rx_at;
         conn->rx_at = 0;
     }
-    iov = (struct iovec){conn->rx + conn->rx_len, RX_SIZE - conn->rx_len};
+    iov = (struct iovec){conn->rx + conn->rx_len, room_in_buffer(conn)};
     do
         n = receive(conn, &iov, 1, false);
     while (n == UNCUT_AGAIN);

@@ -168,6 +168,13 @@ static void serve_write(struct tcp_link *link, const struct frame *frame, const 
     link->writing = write;
 }
 
+static enum mc_status look(void *arg)
+{
+    const struct tcp_link *link = arg;
+
+    return write_allowed(link, link->writing);
+}
+
 static size_t throw_away(size_t max, void **dst)
 {
     *dst = NULL;
@@ -177,25 +184,20 @@ static size_t throw_away(size_t max, void **dst)
 size_t serve_write_dst(struct tcp_link *link, uint64_t off, size_t max, void **dst)
 {
     struct inbound_write *write = link->writing;
+    struct flow *flow = &write->flow;
+    bool direct = conn_buffered(link->conn) == 0;
 
     write->status = write_allowed(link, write);
     if (write->status != MC_OK)
         return throw_away(max, dst);
     if (max > CAREFUL_BYTES && now_ns() + CAREFUL_NS > write->deadline_ns)
         max = CAREFUL_BYTES;
-    flow_seek(&write->flow, off);
-    if (!region_alive(link->te, write->flow.runs[write->flow.at].region)) {
+    flow_seek(flow, off);
+    if (!region_alive(link->te, flow->runs[flow->at].region))
         write->status = MC_ENOENT;
-        return throw_away(max, dst);
-    }
-    return flow_place(&write->flow, off, max, conn_buffered(link->conn) == 0, true, dst);
-}
-
-static enum mc_status look(void *arg)
-{
-    const struct tcp_link *link = arg;
-
-    return write_allowed(link, link->writing);
+    else if (direct && flow->staging && flow->runs[flow->at].len >= FLOW_SMALL) /* what follows need not go that way */
+        write->status = flow_spread(flow, off, look, link);
+    return write->status == MC_OK ? flow_place(flow, off, max, direct, true, dst) : throw_away(max, dst);
 }
 
 void serve_write_piece(struct tcp_link *link, uint64_t off, uint32_t len)
