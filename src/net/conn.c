@@ -129,6 +129,7 @@ static void linger(struct conn *conn, enum mc_status status)
     conn_state_set(conn, CONN_CLOSING);
     conn->paused = false; /* what still comes is read and thrown away, else the peer's GOODBYE would not be seen */
     loop_timer_set(conn->loop, &conn->timer, deadline_after_ms(loop_now_ns(conn->loop), conn->limits.linger_ms));
+    conn_mark_late(conn); /* the answer to GOODBYE may be all that comes */
     conn_want_update(conn);
     loop_defer(conn->loop, &conn->flush_task);
 }
@@ -175,6 +176,10 @@ static void on_timer(struct loop *loop, struct loop_timer *timer)
 
     if (conn->state == CONN_CLOSING) {
         finish(conn, conn->close_status); /* lingered long enough */
+        return;
+    }
+    if (conn->state == CONN_READY) {
+        conn_mark_late(conn);
         return;
     }
     log_debug("peer %s: no handshake within %u ms", conn->name, conn->limits.handshake_ms);
@@ -227,6 +232,7 @@ struct conn *conn_new(struct loop *loop, const struct hello *self, const struct 
     }
     conn->loop = loop;
     conn->fd = conn->io.fd = -1;
+    conn->rx_mark = 1;
     conn->ops = ops;
     conn->user = user;
     conn->limits = *limits;

@@ -84,13 +84,14 @@ struct conn {
     struct listener *listener; /* accepted by; NULL when that was closed or we dialled */
     struct list listener_link;
 
-    struct loop_timer timer; /* handshake, then linger */
+    struct loop_timer timer; /* handshake, then for the mark, then linger */
     struct loop_task flush_task, reap_task;
 
     /* receiving */
     enum rx_state rx_state;
     bool paused, resumed, rx_busy;
     bool rx_drained; /* the last receive got less than it had room for: the socket is empty, or was just now */
+    int rx_mark;     /* SO_RCVLOWAT */
     bool damaged;    /* a piece of this payload did not match its checksum */
     uint8_t *rx;
     size_t rx_at, rx_len; /* unread bytes are rx[rx_at .. rx_len) */
@@ -141,6 +142,7 @@ enum mc_status conn_errno_status(int error);
 /* conn_recv.c */
 void conn_readable(struct conn *conn);
 void conn_payload_end(struct conn *conn, enum mc_status status);
+void conn_mark_late(struct conn *conn); /* what was waited for did not all come: look at what is there */
 void conn_recv_fini(struct conn *conn);
 
 /* conn_handshake.c */

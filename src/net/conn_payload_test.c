@@ -273,7 +273,7 @@ static void test_close_does_not_wait_for_ever(void **state)
     free(bytes);
 }
 
-/* ---- how much is read ---- */
+/* ---- how much is read, and waited for ---- */
 
 #define DRIB 10000
 
@@ -304,6 +304,11 @@ static void begin_piece(int fd, const uint8_t *bytes, size_t len)
 static bool server_has_frame(void *arg)
 {
     return server.frames > 0;
+}
+
+static bool server_has_drib(void *arg)
+{
+    return server.dst[DRIB - 1] != 0;
 }
 
 static bool server_has_piece(void *arg)
@@ -344,6 +349,32 @@ static void test_pieces_go_straight_to_their_place(void **state)
     free(bytes);
 }
 
+static bool server_waits_for_much(void *arg)
+{
+    int mark = 0;
+    socklen_t len = sizeof(mark);
+
+    assert_int_equal(getsockopt(conn_io(server.conn)->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, &len), 0);
+    return mark > DRIB;
+}
+
+/* In the middle of a payload it is not woken for every packet; what is there is taken in time when no more comes. */
+static void test_waits_for_much_but_not_long(void **state)
+{
+    uint8_t *bytes = noise(PIECE_MAX);
+    int fd;
+
+    bytes[DRIB - 1] = 7;
+    fd = begin_payload();
+    assert_true(run_until(loop, server_waits_for_much, NULL, WAIT_MS));
+    begin_piece(fd, bytes, DRIB);
+    assert_true(run_until(loop, server_has_drib, NULL, WAIT_MS));
+    assert_memory_equal(server.dst, bytes, DRIB);
+    assert_int_equal(server.payload_ends, 0);
+    close(fd);
+    free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +390,7 @@ int main(void)
         CONN_TEST(test_close_sends_what_is_queued),
         CONN_TEST(test_close_does_not_wait_for_ever),
         CONN_TEST(test_pieces_go_straight_to_their_place),
+        CONN_TEST(test_waits_for_much_but_not_long),
     };
 
     return cmocka_run_group_tests_name("conn payload", tests, NULL, NULL);

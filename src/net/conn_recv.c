@@ -28,6 +28,9 @@
 
 #define TURN_BYTES     (2u << 20)   /* read so much, then others get their turn */
 #define DIRECT_MIN     4096         /* less than this is not worth a system call of its own */
+#define MARK_MIN       (32u << 10)  /* less than this comes at once anyway */
+#define MARK_MAX       (256u << 10) /* more would only leave us more to do when the sender is done already */
+#define MARK_NS        (10 * NS_PER_MS)
 #define BODY_KEEP      (256u << 10) /* a larger body_mem is freed after use */
 #define PING_MAX       64
 #define HELLO_BODY_MAX 8192
@@ -572,6 +575,36 @@ static size_t receive_once(struct conn *conn)
     return n;
 }
 
+/* In the middle of a payload nothing can be done but wait for more of it: be woken when MARK_MAX bytes or all the rest are there, not
+ * for every packet. A sender that gives up sends less than we wait for, and a slow one takes long: hence the timer. (For poll(2) a Unix
+ * socket has no such mark.) */
+static void mark_set(struct conn *conn, int mark)
+{
+    if (mark != conn->rx_mark && setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof(mark)) == 0)
+        conn->rx_mark = mark;
+}
+
+static void mark_update(struct conn *conn)
+{
+    uint64_t in_piece = conn->rx_state == RX_DATA ? conn->piece_got : 0;
+    uint64_t left = conn->in_payload ? conn->frame.payload_len - conn->payload_off - in_piece : 0;
+    uint64_t until = loop_now_ns(conn->loop) + MARK_NS;
+
+    if (conn->is_unix || conn->state != CONN_READY)
+        return;
+    if (left >= MARK_MIN && loop_timer_set(conn->loop, &conn->timer, until) == MC_OK) {
+        mark_set(conn, left < MARK_MAX ? (int)left : (int)MARK_MAX);
+    } else if (conn->rx_mark > 1) {
+        loop_timer_cancel(conn->loop, &conn->timer);
+        mark_set(conn, 1);
+    }
+}
+
+void conn_mark_late(struct conn *conn)
+{
+    mark_set(conn, 1);
+}
+
 void conn_readable(struct conn *conn)
 {
     size_t total = 0, n;
@@ -586,6 +619,7 @@ void conn_readable(struct conn *conn)
         if (n == 0 || conn->rx_drained)
             break; /* should more have come meanwhile, it is reported: the loop is level triggered */
     }
+    mark_update(conn);
     conn->rx_busy = false;
 }
 
