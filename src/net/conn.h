@@ -113,9 +113,10 @@ struct conn_piece {
     size_t len;
     uint32_t crc;
     bool has_crc; /* else it is computed when the piece is sent */
+    bool stays;   /* lent until `sent`; else only until the source is called again, and so sent alone */
 };
 
-/* Gives the next piece: bytes from `off`, at most `max`. MC_OK and *piece; borrowed until the next call or `sent`. Failure (< 0):
+/* Gives the next piece: bytes from `off`, at most `max`. MC_OK and *piece; borrowed as it says. Failure (< 0):
  * the payload ends here, the peer's on_payload_end gets this status, the connection goes on. */
 typedef enum mc_status conn_source_fn(void *arg, uint64_t off, size_t max, struct conn_piece *piece);
 

@@ -21,6 +21,7 @@
 #define SPAN_COST   64  /* what a borrowed span counts against the queue limit */
 #define INLINE_BODY 448 /* outs with bodies up to this are kept for reuse */
 #define SPARE_MAX   32  /* so many of them */
+#define PIECES_OPEN 8   /* of one frame */
 
 enum conn_state { CONN_CONNECTING, CONN_HANDSHAKE, CONN_READY, CONN_CLOSING, CONN_CLOSED };
 
@@ -29,6 +30,12 @@ enum rx_state {
     RX_BODY,         /* the body: in the receive buffer when it fits and no payload follows, else in body_mem */
     RX_PIECE_HEADER, /* 16 bytes */
     RX_DATA,         /* piece.len - piece_got bytes of data */
+};
+
+/* A piece being sent: its header, then piece.len bytes. */
+struct open_piece {
+    uint8_t head[PIECE_HEADER_SIZE];
+    struct conn_piece piece;
 };
 
 /* A frame waiting to be sent. Its head (header and body) is one run of bytes. */
@@ -47,10 +54,10 @@ struct out {
     size_t span_count, span_at;
     uint64_t span_off;
 
-    bool piece_open; /* a piece is being sent: its header, then piece.len bytes */
-    uint8_t piece_head[PIECE_HEADER_SIZE];
-    struct conn_piece piece;
-    size_t piece_sent; /* of header and data together */
+    uint64_t payload_open; /* bytes up to the end of the last open piece: payload_at when there is none */
+    struct open_piece open[PIECES_OPEN];
+    unsigned open_first, open_count; /* a ring */
+    size_t piece_sent;               /* of header and data of the first */
 
     bool answers; /* gives a credit back when it has left: a peer that does not read gets no more of our memory */
     bool small;   /* head has room for INLINE_BODY: goes to the spare list */

@@ -124,6 +124,7 @@ struct source {
     const uint8_t *bytes;
     uint64_t fail_at;
     unsigned calls;
+    bool stays;
     uint8_t staging[5000];
 };
 
@@ -136,13 +137,14 @@ static enum mc_status next_piece(void *arg, uint64_t off, size_t max, struct con
     if (off >= source->fail_at)
         return MC_ESTALE;
     memcpy(source->staging, source->bytes + off, len); /* the same memory each time */
-    *piece = (struct conn_piece){.ptr = source->staging, .len = len};
+    *piece = (struct conn_piece){
+        .ptr = source->stays ? source->bytes + off : source->staging, .len = len, .stays = source->stays};
     return MC_OK;
 }
 
-static void source_run(uint64_t fail_at, enum mc_status expect)
+static void source_run(uint64_t fail_at, bool stays, enum mc_status expect)
 {
-    struct source source = {.bytes = noise(100000), .fail_at = fail_at};
+    struct source source = {.bytes = noise(100000), .fail_at = fail_at, .stays = stays};
     struct conn_msg msg = {.type = 0x7002,
         .source = next_piece,
         .source_arg = &source,
@@ -165,12 +167,22 @@ static void source_run(uint64_t fail_at, enum mc_status expect)
 
 static void test_source(void **state)
 {
-    source_run(UINT64_MAX, MC_OK);
+    source_run(UINT64_MAX, false, MC_OK);
+}
+
+static void test_source_of_what_stays(void **state)
+{
+    source_run(UINT64_MAX, true, MC_OK);
 }
 
 static void test_source_gives_up(void **state)
 {
-    source_run(50000, MC_ESTALE);
+    source_run(50000, false, MC_ESTALE);
+}
+
+static void test_source_of_what_stays_gives_up(void **state)
+{
+    source_run(50000, true, MC_ESTALE);
 }
 
 /* ---- ends ---- */
@@ -208,6 +220,26 @@ static bool client_is_stuck(void *arg)
     conn_stats(client.conn, &stats);
     before = stats.bytes_out;
     return last > 4096 && stats.bytes_out == last;
+}
+
+/* Pieces that stay where they are travel several at a time: one for each call would be one waking of the receiver for each. */
+static void test_pieces_are_open_together(void **state)
+{
+    struct source source = {.bytes = noise(BIG), .fail_at = UINT64_MAX, .stays = true};
+    struct conn_msg msg = {.type = 0x7002, .source = next_piece, .source_arg = &source, .payload_len = BIG};
+    struct conn_stats stats;
+
+    listen_opts.limits.socket_buffer = dial_opts.limits.socket_buffer = 100000;
+    open_tcp();
+    conn_pause(server.conn);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, client_is_stuck, NULL, WAIT_MS));
+    conn_stats(client.conn, &stats);
+    assert_true(source.calls * sizeof(source.staging) > stats.bytes_out + 4 * sizeof(source.staging));
+    conn_abort(client.conn, MC_ECANCELED);
+    conn_resume(server.conn);
+    assert_true(run_until(loop, both_closed, NULL, WAIT_MS));
+    free((void *)source.bytes);
 }
 
 /* A sender that cuts the connection takes back what the receiver has not read yet. */
@@ -384,7 +416,10 @@ int main(void)
         CONN_TEST(test_spans_with_checksums),
         CONN_TEST(test_damaged_payload),
         CONN_TEST(test_source),
+        CONN_TEST(test_source_of_what_stays),
         CONN_TEST(test_source_gives_up),
+        CONN_TEST(test_source_of_what_stays_gives_up),
+        CONN_TEST(test_pieces_are_open_together),
         CONN_TEST(test_abort_while_receiving),
         CONN_TEST(test_reset_drops_what_is_queued),
         CONN_TEST(test_close_sends_what_is_queued),

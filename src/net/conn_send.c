@@ -1,9 +1,10 @@
 /* conn_send.c - the write queue.
  *
  * Frames are appended by conn_queue() and written at the end of the turn, as many as fit one sendmsg(2). Within one frame the head
- * is followed by its pieces; of each frame at most one piece is open, because a source may reuse its memory for the next one.
+ * is followed by its pieces. As many of them are open, hashed and on their way, as one call takes: each call wakes the receiver, which
+ * costs more than the call. A source that reuses its memory for the next piece has one open at a time.
  *
- *   queue: | head+body | head+body | head+body, piece header, <= 256 KiB of borrowed data |   <- one sendmsg ends here
+ *   queue: | head+body | head+body | head+body, piece header, data, piece header, data |   <- one sendmsg ends here
  *
  * Finished frames wait in `finished` until their callbacks are told from the loop.
  *
@@ -21,7 +22,7 @@
 #include "base/log.h"
 #include "net/conn_impl.h"
 
-#define IOV_MAX_HERE 64
+#define IOV_MAX_HERE 80
 #define BATCH_BYTES  (1u << 20) /* one sendmsg takes about so much */
 #define TURN_BYTES   (4u << 20) /* then others get their turn */
 
@@ -76,6 +77,7 @@ static enum mc_status span_source(void *arg, uint64_t off, size_t max, struct co
         .len = left < max ? (size_t)left : max,
         .crc = span->crc,
         .has_crc = span->has_crc && span->len <= PIECE_MAX,
+        .stays = true,
     };
     out->span_off += piece->len;
     return MC_OK;
@@ -198,30 +200,44 @@ static void out_finish(struct conn *conn, struct out *out, enum mc_status status
     list_push_back(&conn->finished, &out->link);
 }
 
-/* Ask for the next piece and write its header. A source that fails gives a piece that says so. */
-static void piece_open(struct out *out)
+static struct open_piece *open_at(struct out *out, unsigned i)
 {
-    uint64_t left = out->payload_len - out->payload_at;
+    return &out->open[(out->open_first + i) % PIECES_OPEN];
+}
+
+/* May another piece be opened behind those that are? */
+static bool may_open(struct out *out)
+{
+    return out->payload_open < out->payload_len && out->open_count < PIECES_OPEN &&
+           (out->open_count == 0 || open_at(out, out->open_count - 1)->piece.stays);
+}
+
+/* Ask for the next piece and write its header. A source that fails gives a piece that says so, the last one. */
+static struct open_piece *piece_open(struct out *out)
+{
+    uint64_t left = out->payload_len - out->payload_open;
     size_t max = left < PIECE_MAX ? (size_t)left : PIECE_MAX;
+    struct open_piece *open = open_at(out, out->open_count++);
+    struct conn_piece *piece = &open->piece;
     struct piece head;
 
-    out->piece = (struct conn_piece){0};
-    out->status = out->source(out->source_arg, out->payload_at, max, &out->piece);
+    *piece = (struct conn_piece){0};
+    out->status = out->source(out->source_arg, out->payload_open, max, piece);
     assert(out->status <= MC_OK);
-    assert(out->status != MC_OK || (out->piece.len > 0 && out->piece.len <= max));
+    assert(out->status != MC_OK || (piece->len > 0 && piece->len <= max));
     if (out->status != MC_OK)
-        out->piece = (struct conn_piece){.has_crc = true};
-    if (!out->piece.has_crc)
-        out->piece.crc = crc32c(0, out->piece.ptr, out->piece.len);
-    head = (struct piece){.len = (uint32_t)out->piece.len, .crc = out->piece.crc, .status = out->status};
-    piece_encode(&head, out->piece_head);
-    out->piece_open = true;
-    out->piece_sent = 0;
+        *piece = (struct conn_piece){.has_crc = true};
+    if (!piece->has_crc)
+        piece->crc = crc32c(0, piece->ptr, piece->len);
+    head = (struct piece){.len = (uint32_t)piece->len, .crc = piece->crc, .status = out->status};
+    piece_encode(&head, open->head);
+    out->payload_open += out->status == MC_OK ? piece->len : left;
+    return open;
 }
 
 static bool out_done(const struct out *out)
 {
-    return out->head_sent == out->head_len && !out->piece_open && out->payload_at == out->payload_len;
+    return out->head_sent == out->head_len && out->open_count == 0 && out->payload_at == out->payload_len;
 }
 
 struct gather {
@@ -239,13 +255,32 @@ static void gather_add(struct gather *g, const void *ptr, size_t len)
     g->bytes += len;
 }
 
-static void gather_piece(struct gather *g, const struct out *out)
+static void gather_piece(struct gather *g, const struct open_piece *open, size_t sent)
 {
-    size_t head = out->piece_sent < PIECE_HEADER_SIZE ? out->piece_sent : PIECE_HEADER_SIZE;
-    size_t data = out->piece_sent - head;
+    size_t head = sent < PIECE_HEADER_SIZE ? sent : PIECE_HEADER_SIZE;
+    size_t data = sent - head;
 
-    gather_add(g, out->piece_head + head, PIECE_HEADER_SIZE - head);
-    gather_add(g, (const uint8_t *)out->piece.ptr + data, out->piece.len - data);
+    gather_add(g, open->head + head, PIECE_HEADER_SIZE - head);
+    gather_add(g, (const uint8_t *)open->piece.ptr + data, open->piece.len - data);
+}
+
+static bool gather_full(const struct gather *g)
+{
+    return g->bytes >= BATCH_BYTES || g->count + 1 + 2 * PIECES_OPEN > IOV_MAX_HERE;
+}
+
+/* The open pieces of the frame, and more of them. Calls its source, which may close the connection. */
+static void gather_pieces(struct conn *conn, struct gather *g, struct out *out)
+{
+    for (unsigned i = 0; i < out->open_count; i++)
+        gather_piece(g, open_at(out, i), i == 0 ? out->piece_sent : 0);
+    while (!gather_full(g) && may_open(out)) {
+        const struct open_piece *open = piece_open(out);
+
+        if (conn->state == CONN_CLOSED)
+            return;
+        gather_piece(g, open, 0);
+    }
 }
 
 /* What to write next. Calls sources, which may close the connection: look at the state afterwards. */
@@ -261,15 +296,8 @@ static void gather_all(struct conn *conn, struct gather *g)
             g->fd = out->fd;
         }
         gather_add(g, out->head + out->head_sent, out->head_len - out->head_sent);
-        if (out->payload_at < out->payload_len && !out->piece_open) {
-            piece_open(out);
-            if (conn->state == CONN_CLOSED)
-                return;
-        }
-        if (out->piece_open)
-            gather_piece(g, out);
-        if (g->fd >= 0 || out->payload_at + out->piece.len < out->payload_len || g->count + 3 > IOV_MAX_HERE ||
-            g->bytes >= BATCH_BYTES)
+        gather_pieces(conn, g, out);
+        if (conn->state == CONN_CLOSED || g->fd >= 0 || out->payload_open < out->payload_len || gather_full(g))
             return;
     }
 }
@@ -282,6 +310,26 @@ static size_t take_min(size_t *n, size_t most)
     return taken;
 }
 
+/* Of the first open piece up to *n bytes have left. Is it complete? */
+static bool piece_advance(struct conn *conn, struct out *out, size_t *n)
+{
+    struct open_piece *open = open_at(out, 0);
+    size_t total = PIECE_HEADER_SIZE + open->piece.len;
+    bool last = out->open_count == 1;
+    uint64_t done = last ? out->payload_open - out->payload_at : open->piece.len;
+
+    out->piece_sent += take_min(n, total - out->piece_sent);
+    if (out->piece_sent < total)
+        return false;
+    out->piece_sent = 0;
+    out->open_first = (out->open_first + 1) % PIECES_OPEN;
+    out->open_count--;
+    out->payload_at += done;
+    conn->queued_payload -= done;
+    conn->stats.payload_out += open->piece.len;
+    return true;
+}
+
 /* `n` bytes have left: move the positions, finish what is complete. */
 static void advance(struct conn *conn, size_t n)
 {
@@ -289,19 +337,8 @@ static void advance(struct conn *conn, size_t n)
         struct out *out = list_entry(conn->queue.next, struct out, link);
 
         out->head_sent += take_min(&n, out->head_len - out->head_sent);
-        if (out->piece_open) {
-            size_t total = PIECE_HEADER_SIZE + out->piece.len, taken = take_min(&n, total - out->piece_sent);
-
-            out->piece_sent += taken;
-            if (out->piece_sent == total) {
-                uint64_t done = out->status == MC_OK ? out->piece.len : out->payload_len - out->payload_at;
-
-                out->piece_open = false;
-                out->payload_at += done;
-                conn->queued_payload -= done;
-                conn->stats.payload_out += out->piece.len;
-            }
-        }
+        while (out->open_count > 0 && piece_advance(conn, out, &n))
+            ;
         if (!out_done(out))
             return;
         conn->stats.frames_out++;

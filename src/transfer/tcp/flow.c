@@ -65,7 +65,7 @@ static enum mc_status gather(struct flow *flow, uint64_t off, size_t max, struct
         got += n;
         skip = 0;
     }
-    *piece = (struct conn_piece){flow->buffer, got, crc, true};
+    *piece = (struct conn_piece){.ptr = flow->buffer, .len = got, .crc = crc, .has_crc = true};
     return MC_OK;
 }
 
@@ -82,7 +82,7 @@ static void corrupt(struct flow *flow, struct conn_piece *piece, size_t bit)
     if (piece->ptr != flow->buffer)
         memcpy(flow->buffer, piece->ptr, piece->len);
     flow->buffer[bit / 8] ^= (uint8_t)(1u << bit % 8);
-    *piece = (struct conn_piece){flow->buffer, piece->len, crc, true};
+    *piece = (struct conn_piece){.ptr = flow->buffer, .len = piece->len, .crc = crc, .has_crc = true};
 }
 
 enum mc_status flow_source(void *arg, uint64_t off, size_t max, struct conn_piece *piece)
@@ -104,7 +104,7 @@ enum mc_status flow_source(void *arg, uint64_t off, size_t max, struct conn_piec
     if (run->len < FLOW_SMALL && left < max && need_buffer(flow))
         status = gather(flow, off, max, piece);
     else
-        *piece = (struct conn_piece){.ptr = run->ptr + skip, .len = left < max ? left : max};
+        *piece = (struct conn_piece){.ptr = run->ptr + skip, .len = left < max ? left : max, .stays = true};
     if (status == MC_OK && fault_corrupts(flow->te->fault, piece->len, &bit))
         corrupt(flow, piece, bit);
     return status;
