@@ -7,6 +7,7 @@ Options of the initiator: name, address, op (read, write), size, batch, threads,
 Each thread walks through windows of its own. The slices of a batch lie in reverse order at the other end, so that none is adjacent;
 with "scatter": false they are.
 """
+import array
 import ctypes
 import json
 import mmap
@@ -75,7 +76,8 @@ class Worker(threading.Thread):
         super().__init__()
         self.call, self.todo = calls(made, opts, local, remote, window)
         self.seconds, self.limit = opts.get("seconds", 1e9), opts.get("count", 1 << 62)
-        self.done, self.took, self.failed, self.rss_kib = 0, [], False, []
+        self.done, self.failed, self.rss_kib = 0, False, []
+        self.took = array.array("d", bytes(8 * KEPT))  # all of it now: what grows while rss_kib() looks is the engine's
 
     def run(self):
         end = time.perf_counter() + self.seconds
@@ -86,8 +88,8 @@ class Worker(threading.Thread):
                 self.failed = True
                 return
             now = time.perf_counter()
-            if len(self.took) < KEPT:
-                self.took.append(now - start)
+            if self.done < KEPT:
+                self.took[self.done] = now - start
             self.done += 1
             if self.done % tenth == 0:
                 self.rss_kib.append(rss_kib())
@@ -122,7 +124,7 @@ def initiator(opts):
     if any(worker.failed for worker in workers):
         sys.exit("a transfer failed")
     done = sum(worker.done for worker in workers)
-    took = sorted(t for worker in workers for t in worker.took)
+    took = sorted(t for worker in workers for t in worker.took[:worker.done])
     print(json.dumps({
         "seconds": seconds, "calls": done, "gbytes": done * need / 1e9, "gbytes_per_s": done * need / seconds / 1e9,
         "p50_us": statistics.median(took) * 1e6, "p99_us": took[len(took) * 99 // 100] * 1e6, "cpu_s": cpu_s() - before,
