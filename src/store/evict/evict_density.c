@@ -207,11 +207,11 @@ static enum mc_status remember(struct density *d, uint32_t slot, uint64_t id, un
     *uses = 0;
     if (entry == ENTRY_NONE)
         return queues_add(&d->known, HERE, id, slot);
-    const struct queue_entry *ghost = &d->known.entries[entry];
+    struct queue_entry ghost = d->known.entries[entry];
     if (queues_return(&d->known, HERE, entry, slot) != MC_OK)
         return MC_ENOMEM;
-    d->hits[ghost->note][age_bucket(d->clock - ghost->used)]++;
-    *uses = ghost->note / USES + 1;
+    d->hits[ghost.note][age_bucket(d->clock - ghost.used)]++;
+    *uses = ghost.note / USES + 1;
     return MC_OK;
 }
 

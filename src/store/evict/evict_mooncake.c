@@ -23,7 +23,7 @@
  * is what there was when one had to go.
  *
  * Promises, pins, soft pins: leaves.h. Sizes: victims go until there is room, and how many fit follows; a shadow counts blocks.
- * State: 32 B an object, as lru, and 12 beside samples; whole shadows take about 1.2 KB a block, sampled ones 1.3 MB together (evict_bench.c). */
+ * State: 32 B an object, as lru, and 12 beside samples; whole shadows take about 1 KB a block, sampled ones 1.3 MB together (evict_bench.c). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

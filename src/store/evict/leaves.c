@@ -19,41 +19,50 @@ void leaves_fini(struct leaves *l)
 
 /* ---- queues ---- */
 
+/* Where it is written who is the next older one of `newer`; EVICT_NONE: the newest of the queue. */
+static uint32_t *older_than(struct leaves *l, unsigned queue, uint32_t newer)
+{
+    return newer == EVICT_NONE ? &l->queues[queue].newest : &l->at[newer].older;
+}
+
+static uint32_t *newer_than(struct leaves *l, unsigned queue, uint32_t older)
+{
+    return older == EVICT_NONE ? &l->queues[queue].oldest : &l->at[older].newer;
+}
+
 static void queue_out(struct leaves *l, uint32_t slot)
 {
     struct leaf *s = &l->at[slot];
 
     if (s->queue == LEAVES_NONE)
         return;
-    *(s->newer == EVICT_NONE ? &l->queues[s->queue].newest : &l->at[s->newer].older) = s->older;
-    *(s->older == EVICT_NONE ? &l->queues[s->queue].oldest : &l->at[s->older].newer) = s->newer;
+    *older_than(l, s->queue, s->newer) = s->older;
+    *newer_than(l, s->queue, s->older) = s->newer;
     s->queue = LEAVES_NONE;
+}
+
+/* Between two that are neighbours there; it stands in no queue. */
+static void queue_in(struct leaves *l, unsigned queue, uint32_t slot, uint32_t newer, uint32_t older)
+{
+    struct leaf *s = &l->at[slot];
+
+    s->queue = queue;
+    s->newer = newer;
+    s->older = older;
+    *older_than(l, queue, newer) = slot;
+    *newer_than(l, queue, older) = slot;
 }
 
 static void queue_newest(struct leaves *l, unsigned queue, uint32_t slot)
 {
-    struct leaf *s = &l->at[slot];
-    uint32_t *newest = &l->queues[queue].newest;
-
     queue_out(l, slot);
-    s->queue = queue;
-    s->newer = EVICT_NONE;
-    s->older = *newest;
-    *(*newest == EVICT_NONE ? &l->queues[queue].oldest : &l->at[*newest].newer) = slot;
-    *newest = slot;
+    queue_in(l, queue, slot, EVICT_NONE, l->queues[queue].newest);
 }
 
 static void queue_oldest(struct leaves *l, unsigned queue, uint32_t slot)
 {
-    struct leaf *s = &l->at[slot];
-    uint32_t *oldest = &l->queues[queue].oldest;
-
     queue_out(l, slot);
-    s->queue = queue;
-    s->older = EVICT_NONE;
-    s->newer = *oldest;
-    *(*oldest == EVICT_NONE ? &l->queues[queue].newest : &l->at[*oldest].older) = slot;
-    *oldest = slot;
+    queue_in(l, queue, slot, l->queues[queue].oldest, EVICT_NONE);
 }
 
 static unsigned queue_of(const struct leaf *s, uint64_t now)

@@ -7,6 +7,7 @@
 #ifndef STORE_EVICT_QUEUES_H
 #define STORE_EVICT_QUEUES_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #include "base/idmap.h"
@@ -19,10 +20,13 @@ enum { QUEUES_MAX = 4 };
 struct queue_entry {
     uint64_t id;
     uint32_t newer, older;
-    uint32_t slot; /* of the block, when it is there */
+    union {
+        uint32_t slot; /* of the block, when it is there */
+        uint32_t used; /* of a ghost, with note: the policy's own */
+    };
     uint8_t queue, count, note;
-    uint32_t used; /* with note: the policy's own */
 };
+static_assert(sizeof(struct queue_entry) == 24, "state per block and ghost");
 
 struct queue_ends {
     uint32_t newest, oldest, length;
