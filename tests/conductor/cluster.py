@@ -142,7 +142,7 @@ class Cluster(Client):
         raise AssertionError(f"no '{pattern}' in the log within {seconds} s:\n{self.text()[-4000:]}")
 
     def pid(self, name):
-        """Of the child of this name, as it is now: `up` starts a dead one again."""
+        """Of the child of this name, as it is now: `up` starts a dead one again. (One that has just ended has no words.)"""
         for stat in glob.glob("/proc/[0-9]*/stat"):
             try:
                 with open(stat, encoding="ascii", errors="replace") as file:
@@ -151,7 +151,7 @@ class Cluster(Client):
                     words = file.read().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            if parent == self.process.pid and (name == words[1] or "--worker-name=" + name in words):
+            if parent == self.process.pid and (name in words[1:2] or "--worker-name=" + name in words):
                 return int(stat.split("/")[2])
         raise AssertionError(f"no child {name}")
 
