@@ -32,7 +32,7 @@ static enum transport_fit segments_fit(struct session *session, const struct xfe
 }
 
 /* A session whose connection has ended is "up" until the loop has told us, which then pumps again. */
-static enum transport_fit shm_fit(struct mc_peer *peer, struct session **session)
+static enum transport_fit session_fit(struct mc_peer *peer, struct session **session)
 {
     switch (atomic_load(&peer->shm_state)) {
     case PEER_SHM_UP:
@@ -46,24 +46,16 @@ static enum transport_fit shm_fit(struct mc_peer *peer, struct session **session
     }
 }
 
-static enum transport_fit memfd_fit(struct transport *self, struct mc_peer *peer, const struct xfer *xfer)
+static enum transport_fit shm_fit(struct transport *self, struct mc_peer *peer, const struct xfer *xfer)
 {
     struct session *session;
-    enum transport_fit fit = shm_fit(peer, &session);
+    enum transport_fit fit = session_fit(peer, &session);
 
     if (fit != FIT_YES)
         return fit;
+    if (self->ops->path == MC_PATH_SHM_VM)
+        return session->by_call ? FIT_YES : FIT_NO;
     return xfer->kind == TE_KIND_MEMFD ? segments_fit(session, xfer) : FIT_NO;
-}
-
-static enum transport_fit vm_fit(struct transport *self, struct mc_peer *peer, const struct xfer *xfer)
-{
-    struct session *session;
-    enum transport_fit fit = shm_fit(peer, &session);
-
-    if (fit != FIT_YES)
-        return fit;
-    return session->by_call ? FIT_YES : FIT_NO;
 }
 
 static enum mc_status shm_submit(struct transport *self, struct mc_peer *peer, struct xfer *xfer)
@@ -91,7 +83,7 @@ const struct transport_ops shm_memfd_ops = {
     .name = "shm-memfd",
     .path = MC_PATH_SHM_MEMFD,
     .caps = TRANSPORT_READ | TRANSPORT_WRITE | TRANSPORT_SAME_HOST,
-    .fit = memfd_fit,
+    .fit = shm_fit,
     .submit = shm_submit,
 };
 
@@ -100,7 +92,7 @@ const struct transport_ops shm_vm_ops = {
     .path = MC_PATH_SHM_VM,
     .caps = TRANSPORT_READ | TRANSPORT_WRITE | TRANSPORT_SAME_HOST,
     .probe = vm_probe,
-    .fit = vm_fit,
+    .fit = shm_fit,
     .submit = shm_submit,
 };
 
