@@ -7,18 +7,11 @@
 #include "base/log.h"
 #include "compat/engine/impl.h"
 
-#define WINDOW 512 /* requests in flight on one connection: twice what a link of the Transfer Engine uses */
-
 struct served {
     struct list link; /* engine->served */
     struct ce_engine *engine;
     struct conn *conn;
 };
-
-struct conn_limits ce_conn_limits(void)
-{
-    return (struct conn_limits){.body_max = CE_NOTE_MAX + 4096, .payload_max = 16u << 20, .credits = WINDOW};
-}
 
 static void reply(struct conn *conn, const struct frame *frame, enum mc_status status)
 {

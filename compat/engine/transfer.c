@@ -9,29 +9,6 @@
 #include "base/hash.h"
 #include "compat/engine/impl.h"
 
-/* ---- inside an engine ---- */
-
-enum mc_status ce_enter(struct ce_engine *engine)
-{
-    if (engine->pid != getpid())
-        return MC_ENOSUP;
-    pthread_mutex_lock(&engine->done_lock);
-    engine->users++;
-    pthread_mutex_unlock(&engine->done_lock);
-    if (!atomic_load(&engine->closing))
-        return MC_OK;
-    ce_leave(engine);
-    return MC_ECLOSED;
-}
-
-void ce_leave(struct ce_engine *engine)
-{
-    pthread_mutex_lock(&engine->done_lock);
-    if (--engine->users == 0)
-        pthread_cond_broadcast(&engine->done_cond);
-    pthread_mutex_unlock(&engine->done_lock);
-}
-
 /* ---- arguments ---- */
 
 static enum mc_status ops_check(struct ce_op *ops, size_t n, uint64_t *bytes)

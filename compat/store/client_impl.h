@@ -61,6 +61,9 @@ struct compat_client {
     char hostname[COMPAT_HOST_MAX];
 };
 
+/* False in a child of fork(), where the lock may be held by a thread that does not exist. Takes no lock. */
+bool compat_is_ours(const struct compat_client *client);
+
 /* Enter with the memory this call will use; false: not set up. Leave after true. */
 bool compat_enter(struct compat_client *client, struct compat_call *call, uintptr_t from, uintptr_t to);
 void compat_leave(struct compat_client *client, struct compat_call *call);

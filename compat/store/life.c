@@ -1,4 +1,4 @@
-/* life.c - set up, close, and who is inside. See client.h. */
+/* life.c - set up and close. See client.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,40 +9,6 @@
 #include "compat/env/env.h"
 #include "compat/store/client_impl.h"
 #include "store/client/own.h"
-
-/* ---- who is inside ---- */
-
-/* Without the lock: in a child of fork() it may be held by a thread that does not exist. */
-static bool is_ours(const struct compat_client *client)
-{
-    return client->pid == getpid();
-}
-
-bool compat_enter(struct compat_client *client, struct compat_call *call, uintptr_t from, uintptr_t to)
-{
-    bool open;
-
-    if (!client || !is_ours(client))
-        return false;
-    call->from = from;
-    call->to = to;
-    pthread_mutex_lock(&client->lock);
-    open = client->state == COMPAT_OPEN;
-    if (open) {
-        call->store = client->store;
-        list_push_back(&client->calls, &call->link);
-    }
-    pthread_mutex_unlock(&client->lock);
-    return open;
-}
-
-void compat_leave(struct compat_client *client, struct compat_call *call)
-{
-    pthread_mutex_lock(&client->lock);
-    list_del(&call->link);
-    pthread_cond_broadcast(&client->left);
-    pthread_mutex_unlock(&client->lock);
-}
 
 /* ---- create, destroy ---- */
 
@@ -65,7 +31,7 @@ void compat_client_destroy(struct compat_client *client)
 {
     if (!client)
         return;
-    if (!is_ours(client))
+    if (!compat_is_ours(client))
         return; /* a child has nothing of it but the memory */
     compat_client_close(client);
     compat_pool_free(client);
@@ -179,7 +145,7 @@ static void stop(struct compat_client *client)
 /* Only one thread gets through at a time. */
 static void begin_setup(struct compat_client *client)
 {
-    if (!is_ours(client))
+    if (!compat_is_ours(client))
         become_ours(client);
     for (;;) {
         pthread_mutex_lock(&client->lock);
@@ -230,7 +196,7 @@ int compat_client_setup(struct compat_client *client, const struct compat_setup 
 
 int compat_client_close(struct compat_client *client)
 {
-    if (!client || !is_ours(client))
+    if (!client || !compat_is_ours(client))
         return COMPAT_OK;
     pthread_mutex_lock(&client->lock);
     while (client->state == COMPAT_SETTING_UP || client->state == COMPAT_CLOSING)

@@ -8,27 +8,6 @@
 #define WIDTH_MIN   50
 #define WIDTH_MAX   100
 
-static const char *const type_names[] = {
-    [OPT_STRING] = "TEXT",
-    [OPT_INT] = "N",
-    [OPT_SIZE] = "SIZE",
-    [OPT_MS] = "TIME",
-    [OPT_FLOAT] = "NUMBER",
-    [OPT_LIST] = "ITEM",
-};
-
-void opt_value_name(const struct opt_row *row, struct buf *out)
-{
-    if (row->unit) {
-        buf_append_str(out, row->unit);
-    } else if (row->type == OPT_ENUM) {
-        for (size_t i = 0; row->choices[i]; i++)
-            buf_printf(out, "%s%s", i ? "|" : "", row->choices[i]);
-    } else if (row->type != OPT_BOOL) {
-        buf_append_str(out, type_names[row->type]);
-    }
-}
-
 /* "  -m, --memory SIZE" */
 static void print_flag(const struct opt_row *row, struct buf *out)
 {

@@ -9,6 +9,27 @@
 
 #include "base/options_impl.h"
 
+static const char *const type_names[] = {
+    [OPT_STRING] = "TEXT",
+    [OPT_INT] = "N",
+    [OPT_SIZE] = "SIZE",
+    [OPT_MS] = "TIME",
+    [OPT_FLOAT] = "NUMBER",
+    [OPT_LIST] = "ITEM",
+};
+
+void opt_value_name(const struct opt_row *row, struct buf *out)
+{
+    if (row->unit) {
+        buf_append_str(out, row->unit);
+    } else if (row->type == OPT_ENUM) {
+        for (size_t i = 0; row->choices[i]; i++)
+            buf_printf(out, "%s%s", i ? "|" : "", row->choices[i]);
+    } else if (row->type != OPT_BOOL) {
+        buf_append_str(out, type_names[row->type]);
+    }
+}
+
 struct unit {
     const char *name;
     uint64_t factor;

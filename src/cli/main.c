@@ -1,5 +1,4 @@
 /* main.c - mooncake COMMAND [OPTION...]: finds the command, reads its options, runs it. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +8,6 @@
 #include "base/log.h"
 #include "base/term.h"
 #include "cli/cli.h"
-
-int cli_fail(const struct cli *cli, int code, const char *format, ...)
-{
-    char text[1024];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    fprintf(stderr, "mooncake %s: %s\n", cli->command->name, text); /* one write: other processes print too */
-    return code;
-}
 
 /* Every line of `text` on standard error, behind the command's name and `kind`. */
 static void print_lines(const char *command, const char *kind, const char *text)
