@@ -4,6 +4,7 @@ A contender is a callable that measures once and returns {name: Sample}; one tha
 runs its contenders in turn, several times, in the same minutes, and compares the medians: on a shared machine the speed of small
 calls changes by the minute, so only what was measured side by side may be divided.
 """
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,8 @@ ROOT = os.path.dirname(BENCH)
 RESULTS = os.path.join(BENCH, "results")
 PEER = "the better peer"
 PATIENCE_S = 120  # for one measurement: a contender that hangs is an error, not a long wait
+HALT_POLL = "/sys/module/haltpoll/parameters/guest_halt_poll_ns"
+GOVERNOR = "/sys/devices/system/cpu/cpuidle/current_governor"
 
 
 class Missing(Exception):
@@ -83,6 +86,40 @@ def machine():
     with open("/etc/os-release", encoding="utf-8") as file:
         system = dict(line.strip().split("=", 1) for line in file if "=" in line).get("PRETTY_NAME", "Linux").strip('"')
     return f"{os.cpu_count()} cores, {model}, {system}, Linux {platform.release().split('-')[0]}"
+
+
+def word_of(path):
+    """The first word of a file of the kernel; "" where it is not there."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def halt_poll_ns():
+    """For how long the kernel of a virtual machine looks for work before it halts a core; None: it has no such setting."""
+    return int(word_of(HALT_POLL)) if word_of(GOVERNOR) == "haltpoll" else None
+
+
+@contextlib.contextmanager
+def halt_poll(wanted_ns):
+    """The setting is `wanted_ns` inside, and what it was before afterwards.
+
+    A process of its own gives it back when the pipe to us is closed, which the kernel does however we end, SIGKILL included; it has a
+    session of its own, so that a signal to our group does not end it.
+    """
+    before = halt_poll_ns()
+    if before is None:
+        raise Missing(f"no {HALT_POLL} or {GOVERNOR} is not haltpoll: idle cores of this machine cannot be told to poll")
+    if not os.access(HALT_POLL, os.W_OK):
+        raise Missing(f"{HALT_POLL} may not be written: be root")
+    with subprocess.Popen(["sh", "-c", f"read -r _; echo {before} >{HALT_POLL}"], stdin=subprocess.PIPE, start_new_session=True):
+        with open(HALT_POLL, "w", encoding="ascii") as file:
+            file.write(str(wanted_ns))
+        yield
+    if halt_poll_ns() != before:
+        raise RuntimeError(f"{HALT_POLL} was {before} and is {halt_poll_ns()}")
 
 
 def write_result(name, content):

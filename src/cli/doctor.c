@@ -18,6 +18,7 @@ static const struct {
     {"same-host path", doctor_same_host},
     {"memory", doctor_memory},
     {"memlock", doctor_memlock},
+    {"idle cores", doctor_idle_cores},
     {"conductor", doctor_conductor},
     {"workers", doctor_workers},
     {"master", doctor_master},

@@ -22,7 +22,7 @@ struct doctor_finding {
 typedef void doctor_check_fn(struct cli *cli, struct doctor_finding *finding);
 
 /* doctor_host.c: this machine */
-doctor_check_fn doctor_run_dir, doctor_same_host, doctor_memory, doctor_memlock;
+doctor_check_fn doctor_run_dir, doctor_same_host, doctor_memory, doctor_memlock, doctor_idle_cores;
 
 /* doctor_links.c: the service */
 doctor_check_fn doctor_conductor, doctor_workers, doctor_master, doctor_nodes, doctor_fingerprint, doctor_clock;

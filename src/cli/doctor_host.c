@@ -1,4 +1,5 @@
-/* doctor_host.c - what this machine allows: run directory, copies between processes, memory, locked memory. */
+/* doctor_host.c - what this machine allows: run directory, copies between processes, memory, locked memory, how soon its
+ * cores wake up. */
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -128,6 +129,61 @@ void doctor_memlock(struct cli *cli, struct doctor_finding *finding)
         doctor_say(finding, DOCTOR_NOTE, "",
             "%" PRIu64 " KiB may be locked; tcp and shared memory lock nothing, RDMA will",
             (uint64_t)limit.rlim_cur / 1024);
+}
+
+/* The first line of a file of the kernel; "" where there is none. */
+static void kernel_word(const char *path, char *out, size_t size)
+{
+    FILE *file = fopen(path, "re");
+
+    out[0] = 0;
+    if (file && fgets(out, (int)size, file))
+        out[strcspn(out, "\n")] = 0;
+    if (file)
+        fclose(file);
+}
+
+static bool virtual_machine(void)
+{
+    char line[4096];
+    bool found = false;
+    FILE *file = fopen("/proc/cpuinfo", "re");
+
+    while (file && !found && fgets(line, sizeof(line), file))
+        found = strncmp(line, "flags", 5) == 0 && strstr(line, " hypervisor");
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* A virtual core that halts is woken by an interrupt through the hypervisor, which takes 15 to 50 us, and a small call to
+ * another process has two of them: three to five times what it takes where the kernel polls for a moment before it halts
+ * (bench/README.md, "Two speeds"). Only the kernel can do that well: it knows who else wants the core. */
+void doctor_idle_cores(struct cli *cli, struct doctor_finding *finding)
+{
+    char driver[32], governor[32], ns[32];
+
+    (void)cli;
+    kernel_word("/sys/devices/system/cpu/cpuidle/current_driver", driver, sizeof(driver));
+    kernel_word("/sys/devices/system/cpu/cpuidle/current_governor", governor, sizeof(governor));
+    kernel_word("/sys/module/haltpoll/parameters/guest_halt_poll_ns", ns, sizeof(ns));
+    bool polls_first = strcmp(governor, "haltpoll") == 0 && ns[0];
+    if (polls_first && strcmp(ns, "0") == 0)
+        doctor_say(finding, DOCTOR_NOTE,
+            "as root: echo 200000 > /sys/module/haltpoll/parameters/guest_halt_poll_ns (a setting of the kernel, "
+            "not ours; idle cores then poll for up to 200 us before they halt)",
+            "idle cores of this virtual machine halt at once: small calls between processes take 3 to 5 times as long");
+    else if (polls_first)
+        doctor_say(finding, DOCTOR_OK, "", "the kernel polls for up to %s ns before it halts a core", ns);
+    else if (virtual_machine() && (!driver[0] || strcmp(driver, "none") == 0))
+        doctor_say(finding, DOCTOR_NOTE,
+            "as root: modprobe cpuidle_haltpoll force=1 (a module of the kernel, not ours; idle cores then poll for up "
+            "to 200 us before they halt)",
+            "no cpuidle driver: idle cores of this virtual machine halt at once, and small calls between processes "
+            "take several times as long");
+    else
+        doctor_say(finding, DOCTOR_OK, "", "cpuidle driver %s, governor %s", driver[0] ? driver : "none",
+            governor[0] ? governor : "none");
 }
 
 /* ---- who listens ---- */

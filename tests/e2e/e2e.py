@@ -7,6 +7,7 @@ given, so any wrong byte anywhere ends a request with an error.
 """
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -413,6 +414,17 @@ def test_kv():
     assert command("kv", "get", "x", "--master", "127.0.0.1:1", "--timeout-ms", "300").returncode == 4
 
 
+def halts_at_once():
+    """Does an idle core of this machine halt without polling first, as far as the kernel says?"""
+    def word(path):
+        return pathlib.Path(path).read_text(encoding="ascii").strip() if os.path.exists(path) else ""
+
+    idle, ns = "/sys/devices/system/cpu/cpuidle/current_", word("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+    if word(idle + "governor") == "haltpoll" and ns:
+        return ns == "0"
+    return " hypervisor" in word("/proc/cpuinfo") and word(idle + "driver") in ("", "none")
+
+
 def test_chat_top_doctor():
     with Service(BINARY) as service:
         at = ["--url", service.url]
@@ -429,6 +441,8 @@ def test_chat_top_doctor():
         report = {link["link"]: link for link in json.loads(run.stdout)["links"]}
         assert run.returncode == 1 and report["fingerprint"]["state"] == "broken", report["fingerprint"]
         assert "field" in report["fingerprint"]["text"], report["fingerprint"]
+        halts = halts_at_once()
+        assert report["idle cores"]["state"] == ("note" if halts else "ok") and bool(report["idle cores"]["fix"]) == halts, report["idle cores"]
     run = command("doctor", "--url", "http://127.0.0.1:1", "--master", "127.0.0.1:1", "--timeout-ms", "300")
     assert run.returncode == 1 and "no conductor" in run.stdout and "no master" in run.stdout, run.stdout
 
