@@ -171,7 +171,8 @@ enum mc_status conn_send_fd(struct conn *conn, uint64_t request, struct slice bo
 /* Drop every queued frame whose first byte has not been sent (their `sent` gets `status`). For gap watchers. */
 void conn_drop_queued(struct conn *conn, enum mc_status status);
 
-/* Write what is queued now, in place of at the end of the turn. */
+/* Write what is queued now, in place of at the end of the turn, as much as the socket takes. May close the connection, of which
+ * on_close tells as always: later. */
 void conn_flush(struct conn *conn);
 
 /* Stop and restart reading (the kernel's window then holds the peer back). Nests not. */

@@ -546,7 +546,7 @@ void conn_drop_queued(struct conn *conn, enum mc_status status)
 
 void conn_flush(struct conn *conn)
 {
-    if (conn->state == CONN_CLOSED)
+    if (conn->state == CONN_CLOSED || conn->write_blocked)
         return;
     conn_write(conn);
     if (conn->state != CONN_CLOSED)

@@ -33,6 +33,11 @@ static bool many_came(void *arg)
     return client.frames == 500;
 }
 
+static bool server_has_500(void *arg)
+{
+    return server.frames == 500;
+}
+
 static void test_many_small_frames_in_order(void **state)
 {
     struct conn_stats stats;
@@ -47,6 +52,32 @@ static void test_many_small_frames_in_order(void **state)
     assert_int_equal(client.last.request, 500);
     conn_stats(client.conn, &stats);
     assert_int_equal(stats.frames_out, 501);
+}
+
+/* What is flushed has left before the turn ends; into a socket that is full it stays in the queue, and comes all the same. */
+static void test_flush(void **state)
+{
+    static uint8_t body[60000];
+    struct conn_msg msg = {.type = 0x7001, .body = {body, sizeof(body)}};
+    struct conn_stats before, after;
+
+    dial_opts.limits.queue_max = 64u << 20;
+    server.echo = false;
+    open_tcp();
+    conn_stats(client.conn, &before);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    conn_flush(client.conn);
+    conn_stats(client.conn, &after);
+    assert_int_equal(after.frames_out, before.frames_out + 1);
+    assert_int_equal(conn_queued(client.conn), 0);
+
+    for (unsigned i = 0; i < 499; i++) {
+        assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+        conn_flush(client.conn);
+    }
+    assert_true(conn_queued(client.conn) > 0); /* nobody has read: 30 MB do not fit in between */
+    assert_true(run_until(loop, server_has_500, NULL, WAIT_MS));
+    assert_int_equal(conn_queued(client.conn), 0);
 }
 
 static void test_ping_and_unknown(void **state)
@@ -177,6 +208,7 @@ int main(void)
         CONN_TEST(test_frames_tcp),
         CONN_TEST(test_frames_unix),
         CONN_TEST(test_many_small_frames_in_order),
+        CONN_TEST(test_flush),
         CONN_TEST(test_ping_and_unknown),
         CONN_TEST(test_queue_limit),
         CONN_TEST(test_too_big),

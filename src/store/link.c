@@ -16,7 +16,8 @@ enum {
     BACKOFF_MAX_MS = 200,
     BACKOFF_STRANGER_MS = 5000, /* somebody answers there who is not the one we look for: that takes longer to change */
     QUEUE_MAX = 64 << 20,       /* bytes waiting to be sent: an inventory of a million objects fits */
-    SCRATCH_KEEP = 1 << 20,     /* a scratch buffer longer than this is freed after use */
+    EARLY_BYTES = 8 << 10,  /* of messages: sent at once, so that the peer works while this turn makes more of them */
+    SCRATCH_KEEP = 1 << 20, /* a scratch buffer longer than this is freed after use */
 };
 
 /* ---- messages on a connection ---- */
@@ -39,6 +40,8 @@ static enum mc_status send_msg(struct conn *conn, struct buf *scratch, const str
         .body = buf_slice(scratch),
     };
     enum mc_status status = conn_send(conn, &out);
+    if (conn_queued(conn) >= EARLY_BYTES)
+        conn_flush(conn);
     if (scratch->cap > SCRATCH_KEEP) {
         buf_fini(scratch);
         buf_init(scratch, FRAME_BODY_MAX);
