@@ -19,17 +19,14 @@
  * much of the pool holds copies.
  *
  * Steady. Of those who could begin at once and whose TTFT differs by less than predictions err, a request has one that it prefers by a lot of
- * its own, whatever else happens in the cluster: so what one worker does to others dies out instead of changing everybody's target.
+ * its own, whatever else happens in the cluster: so what one worker does to others dies out instead of changing everybody's target. The
+ * same goes for who decodes (view.c), under every policy.
  *
  * What was tried, and what each idea is worth: docs/decisions/065. */
 #include <math.h>
 
 #include "conductor/scheduler/policies.h"
 #include "conductor/scheduler/view.h"
-
-/* A decision takes a message to become work, and a step of the engine takes some milliseconds: earlier by this much, or the worker
- * would be idle in between. */
-#define AHEAD_MS 20.0
 
 /* A fetch is dear when it costs more than this part of the computing it saves. The copy pushes out a block that is used next with
  * some smaller probability, and then costs all of its computing: at the end of the pool, a quarter of what is hot is much. */
@@ -41,9 +38,6 @@
 /* How much it counts that the time for waiting is used up: 0 is the ratio alone, which refuses one long prompt in six that could have
  * been served; with 1 the others wait half as long again. */
 #define HURRY 0.7
-
-/* Predictions are no better than that: a smaller difference in TTFT is no reason to go elsewhere. */
-#define SAME_PART 0.1
 
 #define WORK_MIN_MS 1e-3 /* a prompt of no work would have a ratio without bound */
 
@@ -84,32 +78,10 @@ static bool copy_pays(const struct sched_view *view, const struct mc_sched_candi
            row->load_ms - near_ms > DEAR_PART * computed_ms;
 }
 
-/* Nobody is given work so early that it would wait there. */
-static bool is_early(const struct mc_sched_candidate *row)
-{
-    return row->queue_ms > row->load_ms + AHEAD_MS;
-}
-
-/* Those as good as the best become equal to it, and lots are drawn (sched_cheapest). */
-static struct mc_sched_candidate *steadiest(struct sched_view *view)
-{
-    struct mc_sched_candidate *best = sched_cheapest(view, view->prefill);
-
-    if (!best || is_early(best))
-        return best;
-    for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
-        struct mc_sched_candidate *row = &view->prefill[i];
-
-        if (row->skip == MC_SKIP_NONE && !is_early(row) && row->cost <= best->cost * (1 + SAME_PART))
-            row->cost = best->cost;
-    }
-    return sched_cheapest(view, view->prefill);
-}
-
 static bool anybody_free(const struct sched_view *view)
 {
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
-        if (view->prefill[i].skip == MC_SKIP_NONE && !is_early(&view->prefill[i]))
+        if (view->prefill[i].skip == MC_SKIP_NONE && sched_early_ms(&view->prefill[i]) <= 0)
             return true;
     return false;
 }
@@ -126,15 +98,15 @@ void sched_mooncake(const struct mc_sched_snapshot *snapshot, const struct mc_sc
         if (view.prefill[i].skip == MC_SKIP_NONE)
             sched_view_cost_fastest(&view, &view.prefill[i]);
     }
-    best = steadiest(&view);
+    best = sched_steadiest(&view, view.prefill, 0);
     sched_view_decide(&view, best, decision, explain);
     if (decision->outcome != MC_SCHED_RUN || request->begun || !best || decision->prefill != best->worker)
         return;
     if (decision->copy_blocks && !copy_pays(&view, best))
         decision->copy_blocks = 0;
-    if (is_early(best)) {
+    if (sched_early_ms(best) > 0) {
         decision->outcome = MC_SCHED_HOLD;
         decision->by_choice = anybody_free(&view);
-        decision->again_ms = best->queue_ms - best->load_ms - AHEAD_MS;
+        decision->again_ms = sched_early_ms(best);
     }
 }

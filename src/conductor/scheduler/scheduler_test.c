@@ -191,6 +191,51 @@ static void decode_goes_where_steps_are_fast(void **state)
     assert_int_equal(decide(&c).outcome, MC_SCHED_HOLD);
 }
 
+/* A sequence more changes a step by 2 %: each request has a decode worker of its own, whatever runs, and both get their part. */
+static void decode_stays_where_steps_are_as_fast(void **state)
+{
+    uint32_t got[2] = {0};
+    struct cluster c;
+    struct rng rng;
+
+    rng_seed(&rng, 22);
+    cluster_init(&c);
+    c.decode = (struct mc_fit){.theta = {10, 0.2, 0}};
+    for (int i = 0; i < 4000; i++) {
+        uint16_t mine;
+
+        c.request.draw = rng_u64(&rng);
+        c.workers[2].running = c.workers[3].running = 0;
+        mine = decide(&c).decode;
+        got[mine - 2]++;
+        c.workers[mine].running = 1;
+        assert_int_equal(decide(&c).decode, mine);
+        c.workers[mine].running = 3; /* 6 % */
+        assert_int_equal(decide(&c).decode, 5 - mine);
+    }
+    assert_true(got[0] > 1800 && got[1] > 1800);
+}
+
+/* Who computes its prompt on a decode worker does not wait there while another one is free; who comes for its answer only need not care. */
+static void direct_ones_go_where_they_begin_at_once(void **state)
+{
+    struct cluster c;
+    struct rng rng;
+    int there = 0;
+
+    rng_seed(&rng, 23);
+    cluster_init(&c);
+    c.workers[2].queue_ms = 500;
+    for (int i = 0; i < 200; i++) {
+        c.request.draw = rng_u64(&rng);
+        hit(&c, 15, 15);
+        assert_int_equal(decide(&c).decode, 3);
+        hit(&c, 0, 0);
+        there += decide(&c).decode == 2;
+    }
+    assert_true(there > 60 && there < 140);
+}
+
 static void one_worker_does_both_when_it_can(void **state)
 {
     struct cluster c;
@@ -419,6 +464,8 @@ int main(void)
         cmocka_unit_test(what_cannot_be_handed_over_is_not_split),
         cmocka_unit_test(a_split_counts_the_remainder_twice),
         cmocka_unit_test(decode_goes_where_steps_are_fast),
+        cmocka_unit_test(decode_stays_where_steps_are_as_fast),
+        cmocka_unit_test(direct_ones_go_where_they_begin_at_once),
         cmocka_unit_test(one_worker_does_both_when_it_can),
         cmocka_unit_test(nothing_is_split_without_a_store),
         cmocka_unit_test(pools_stand_in_for_each_other),

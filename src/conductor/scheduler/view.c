@@ -24,6 +24,13 @@
 #include "conductor/scheduler/view.h"
 #include "mooncake/kvcache.h"
 
+/* A decision takes a message to become work, and a step of the engine takes some milliseconds: given out no earlier than this, the
+ * worker would be idle in between. */
+#define AHEAD_MS 20.0
+
+/* Predictions are no better than that: a smaller difference in TTFT or TBT is no reason to go elsewhere. */
+#define SAME_PART 0.05
+
 /* A worker that has the KV already may decode this much slower than the best one: moving the KV costs more than that. */
 #define SINGLE_TBT_SLACK 1.10
 
@@ -203,26 +210,54 @@ double mc_sched_work_ms(const struct mc_sched_snapshot *snapshot, const struct m
     return isinf(least) ? 0 : least;
 }
 
-struct mc_sched_candidate *sched_cheapest(
-    const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX])
+double sched_early_ms(const struct mc_sched_candidate *row)
+{
+    return row->queue_ms - row->load_ms - AHEAD_MS;
+}
+
+static double least_cost(const struct sched_view *view, const struct mc_sched_candidate *rows)
+{
+    double least = INFINITY;
+
+    for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
+        if (rows[i].skip == MC_SKIP_NONE)
+            least = fmin(least, rows[i].cost);
+    return least;
+}
+
+/* Of the eligible rows that cost no more than `cost` and are no earlier than `early_ms` each has the same chance. Every row draws a lot
+ * of its own and the highest wins (rendezvous hashing), so that when one of them drops out only those go elsewhere who would have had
+ * it. NULL: there is none. */
+static struct mc_sched_candidate *by_lot(
+    const struct sched_view *view, struct mc_sched_candidate *rows, double cost, double early_ms)
 {
     struct mc_sched_candidate *best = NULL;
     uint64_t highest = 0;
 
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
         struct mc_sched_candidate *row = &rows[i];
-
-        if (row->skip != MC_SKIP_NONE || (best && row->cost > best->cost))
-            continue;
-        /* Each of several equal ones has the same chance. Every row draws a lot of its own and the highest wins (rendezvous
-         * hashing), so that when one of them drops out only those go elsewhere who would have had it. */
         uint64_t lot = hash_mix(view->request->draw ^ hash_mix(i + 1));
-        if (!best || row->cost < best->cost || lot > highest) {
-            best = row;
-            highest = lot;
-        }
+
+        if (row->skip != MC_SKIP_NONE || row->cost > cost || sched_early_ms(row) > early_ms || (best && lot <= highest))
+            continue;
+        best = row;
+        highest = lot;
     }
     return best;
+}
+
+struct mc_sched_candidate *sched_cheapest(
+    const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX])
+{
+    return by_lot(view, rows, least_cost(view, rows), INFINITY);
+}
+
+struct mc_sched_candidate *sched_steadiest(
+    const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX], double early_ms)
+{
+    struct mc_sched_candidate *good = by_lot(view, rows, least_cost(view, rows) * (1 + SAME_PART), early_ms);
+
+    return good ? good : sched_cheapest(view, rows);
 }
 
 static void cost_decode(const struct sched_view *view, struct mc_sched_candidate *row)
@@ -233,7 +268,14 @@ static void cost_decode(const struct sched_view *view, struct mc_sched_candidate
     row->cost = row->tbt_ms;
 }
 
-/* What decode costs everywhere, and what a direct request would wait for there. */
+static bool is_short(const struct sched_view *view, uint32_t compute_tokens)
+{
+    uint32_t max = view->snapshot->options.direct_tokens_max;
+
+    return compute_tokens <= (max ? max : view->request->block_tokens);
+}
+
+/* What decode costs everywhere, and what a direct request would wait for there: whoever cannot be direct has no queue to wait in. */
 static struct mc_sched_candidate *pick_decode(struct sched_view *view)
 {
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
@@ -244,14 +286,8 @@ static struct mc_sched_candidate *pick_decode(struct sched_view *view)
         sched_view_cost_or_compute(view, row, view->best_tokens);
         cost_decode(view, row);
     }
-    return sched_cheapest(view, view->decode);
-}
-
-static bool is_short(const struct sched_view *view, uint32_t compute_tokens)
-{
-    uint32_t max = view->snapshot->options.direct_tokens_max;
-
-    return compute_tokens <= (max ? max : view->request->block_tokens);
+    return sched_steadiest(
+        view, view->decode, is_short(view, view->request->tokens - view->best_tokens) ? 0 : INFINITY);
 }
 
 /* What was computed in a split is loaded once more by the decode worker, from the nearest node it reaches. INFINITY: it

@@ -39,6 +39,15 @@ void sched_view_cost_fastest(const struct sched_view *view, struct mc_sched_cand
 struct mc_sched_candidate *sched_cheapest(
     const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX]);
 
+/* How long it would wait there for nothing: what the worker still has to do, less what is to be loaded meanwhile and some milliseconds
+ * that pass until it begins. Not above 0: it begins at once. */
+double sched_early_ms(const struct mc_sched_candidate *row);
+
+/* Of the eligible rows that cost hardly more than the cheapest and are no earlier than `early_ms`, the one that the request prefers by a
+ * lot of its own, whatever else happens in the cluster. Where there is none of that kind, as sched_cheapest(). */
+struct mc_sched_candidate *sched_steadiest(
+    const struct sched_view *view, struct mc_sched_candidate rows[MC_SCHED_WORKERS_MAX], double early_ms);
+
 /* Given the prefill row chosen (NULL: none is eligible), choose the decode worker by predicted TBT, take the direct or single
  * route where it is better, hold the result against the SLO, and write the explanation. */
 void sched_view_decide(struct sched_view *view, struct mc_sched_candidate *prefill, struct mc_sched_decision *decision,
