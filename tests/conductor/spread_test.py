@@ -3,7 +3,8 @@
 Two hosts, `a` and `b`, each with a node and a worker; by --host-id, so neither reads the other's memory. The worker of `a` computes
 long prompts, which then lie on the node of `a` only. It leaves; the worker of `b` is asked the same and fetches the prefixes. Under
 `global` they exist twice then (design.md: "A prefix fetched this way now exists twice"): node `a` is killed as well, and they are still
-in the cache, on `b`. Under `mooncake`, the default, they are read where they lie: `b` holds what it has computed, and no copy.
+in the cache, on `b`. Under `mooncake`, the default, they are copied until a tenth of all memory are copies, and read where they lie from
+then on.
 
     spread_test.py PATH_TO_MOONCAKE
 """
@@ -41,7 +42,8 @@ class Part:
 
 
 class Spread(unittest.TestCase):
-    def start(self, *conductor_words):
+    def start(self, *conductor_words, memory="64M"):
+        self.memory = memory
         self.folder = tempfile.TemporaryDirectory(prefix="mooncake-spread-")
         self.master = self.part("master", "--master-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0").says["master"]
         conductor = self.part("conductor", f"--master={self.master}", "--conductor-listen=127.0.0.1:0",
@@ -62,7 +64,7 @@ class Spread(unittest.TestCase):
         return part
 
     def node(self, host):
-        node = self.part("node", f"--master={self.master}", "--node-listen=127.0.0.1:0", "--memory=64M",
+        node = self.part("node", f"--master={self.master}", "--node-listen=127.0.0.1:0", f"--memory={self.memory}",
                          f"--host-id={host}", f"--node-name={host}", f"--state-dir={self.folder.name}/{host}")
         wait_for(lambda: self.tier(host).get("state") == "up", 60, f"the Conductor knows node {host}")
         return node
@@ -125,20 +127,26 @@ class Spread(unittest.TestCase):
         self.assertIn(WHOLE, again)
         worker.end()
 
-    def test_a_fetched_prefix_is_read_where_it_lies(self):
-        self.start()
+    def test_copies_stop_at_a_tenth_of_all_memory(self):
+        self.start(memory="10M")
         *prompts, last = self.prompts(6)
-        texts, computed = self.computed_on_a(prompts), WHOLE // 64
+        texts, computed, copied, read = self.computed_on_a(prompts), WHOLE // 64, 0, 0
         worker = self.worker("b")
+        room = sum(self.tier(host)["capacity"] for host in "ab") // 10
         for number, tokens in enumerate(prompts):
             reused, why = self.reuse(tokens, texts[number])
-            self.assertEqual(why["decision"]["copy_blocks"], 0)
+            blocks, block = why["decision"]["load_tokens"] // 64, 64 * why["request"]["bytes_per_token"]
+            fits = (copied + blocks) * block <= room
+            self.assertEqual(why["decision"]["copy_blocks"], blocks if fits else 0)
+            copied += blocks if fits else 0
+            read += blocks if not fits else 0
             computed += (WHOLE - reused) // 64
-        self.assertLess(computed, 6 * WHOLE // 64, "something was fetched")
+        self.assertGreater(copied, 0)
+        self.assertGreater(read, 0)
         self.client.complete(last, 8)  # put behind whatever else is put
         wait_for(lambda: self.tier("b")["objects"] >= computed, 60, "what b has computed lies on b")
-        self.assertEqual(self.tier("b")["objects"], computed)
-        self.assertEqual(self.metric("copied_bytes_total"), 0)
+        self.assertLessEqual(self.tier("b")["objects"], computed + copied)
+        self.assertEqual(self.metric("copied_bytes_total"), copied * block)
         worker.end()
 
 

@@ -14,9 +14,9 @@
  * for this request and for a shorter one that may come. So nobody waits behind a long prompt while somebody else becomes free.
  * Prefill workers that are full are waited for, too: a decode worker that stood in would make everybody's tokens slow.
  *
- * Where it lies. What is fetched is read and not copied, so that the pool holds as many different blocks as it can. A copy
- * pays where fetching is dear, because links are slow or the holder of a hot prefix is asked by many: then it is made, until so
- * much of the pool holds copies.
+ * Where it lies. What is fetched is copied as long as no more than a part of the pool is there twice, and from then on read where it
+ * lies, so that the pool holds as many different blocks as it can. Nobody knows yet which prefix will be hot; one that is, is copied early and
+ * stays, and a copy that nobody uses is what eviction takes first.
  *
  * Steady. Of those who could begin at once and whose TTFT differs by less than predictions err, a request has one that it prefers by a lot of
  * its own, whatever else happens in the cluster: so what one worker does to others dies out instead of changing everybody's target. The
@@ -27,10 +27,6 @@
 
 #include "conductor/scheduler/policies.h"
 #include "conductor/scheduler/view.h"
-
-/* A fetch is dear when it costs more than this part of the computing it saves. The copy pushes out a block that is used next with
- * some smaller probability, and then costs all of its computing: at the end of the pool, a quarter of what is hot is much. */
-#define DEAR_PART 0.25
 
 /* Twice the usual SLO of 30 s: until then it matters little, and what has waited longer is late in any case. */
 #define AGE_MS 60e3
@@ -68,16 +64,6 @@ static void wait_for_full_ones(struct sched_view *view)
     view->prefill_full = any_full && !any;
 }
 
-static bool copy_pays(const struct sched_view *view, const struct mc_sched_candidate *row)
-{
-    const struct mc_sched_worker *worker = &view->snapshot->workers[row->worker];
-    double computed_ms = mc_fit_prefill_ms(worker->prefill, view->request->tokens, row->own_tokens) - row->prefill_ms;
-    double near_ms = sched_view_load_ms(view, worker, row->load_tokens, row->load_tokens);
-
-    return row->load_tokens - row->own_tokens <= view->snapshot->copy_tokens_max &&
-           row->load_ms - near_ms > DEAR_PART * computed_ms;
-}
-
 static bool anybody_free(const struct sched_view *view)
 {
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++)
@@ -100,10 +86,10 @@ void sched_mooncake(const struct mc_sched_snapshot *snapshot, const struct mc_sc
     }
     best = sched_steadiest(&view, view.prefill, 0);
     sched_view_decide(&view, best, decision, explain);
+    if (decision->load_tokens - decision->own_tokens > snapshot->copy_tokens_max)
+        decision->copy_blocks = 0;
     if (decision->outcome != MC_SCHED_RUN || request->begun || !best || decision->prefill != best->worker)
         return;
-    if (decision->copy_blocks && !copy_pays(&view, best))
-        decision->copy_blocks = 0;
     if (sched_early_ms(best) > 0) {
         decision->outcome = MC_SCHED_HOLD;
         decision->by_choice = anybody_free(&view);

@@ -119,27 +119,41 @@ static void what_cannot_be_in_time_is_refused_at_once(void **state)
 
 /* ---- copies ---- */
 
-static void a_prefix_is_copied_where_fetching_is_dear(void **state)
+static void what_is_fetched_is_copied_while_there_is_room(void **state)
 {
     struct cluster c;
     struct mc_sched_decision d;
-    struct mc_sched_link links[NODES];
 
     cluster_init(&c);
-    links[0] = links[1] = c.fast[0];
-    c.workers[1].links = links;
     c.snapshot.copy_tokens_max = 512;
     hit(&c, 8, 0);
     c.workers[0].queue_ms = 5000;
-    d = decide(&c); /* 512 tokens in 6 ms: read where they lie */
-    assert_int_equal(d.load_tokens, 512);
-    assert_int_equal(d.copy_blocks, 0);
-    links[0].queue_ms = 150; /* the node that has them sends to many */
     d = decide(&c);
     assert_int_equal(d.load_tokens, 512);
     assert_int_equal(d.copy_blocks, 8);
     c.snapshot.copy_tokens_max = 511; /* enough copies are there */
-    assert_int_equal(decide(&c).copy_blocks, 0);
+    d = decide(&c);
+    assert_int_equal(d.load_tokens, 512);
+    assert_int_equal(d.copy_blocks, 0);
+    hit(&c, 8, 1); /* a block of them is its own */
+    assert_int_equal(decide(&c).copy_blocks, 7);
+}
+
+/* A prompt that a decode worker computes itself is under the same limit. */
+static void copies_of_direct_ones_count(void **state)
+{
+    struct cluster c;
+    struct mc_sched_decision d;
+
+    cluster_init(&c);
+    hit(&c, 0, 15);
+    c.workers[3].running = 16; /* the one beside it is full */
+    for (c.snapshot.copy_tokens_max = 959; c.snapshot.copy_tokens_max <= 960; c.snapshot.copy_tokens_max++) {
+        d = decide(&c);
+        assert_int_equal(d.route, MC_ROUTE_DIRECT);
+        assert_int_equal(d.decode, 2);
+        assert_int_equal(d.copy_blocks, c.snapshot.copy_tokens_max == 960 ? 15 : 0);
+    }
 }
 
 /* ---- one stuck instance ---- */
@@ -289,7 +303,8 @@ int main(void)
         cmocka_unit_test(full_workers_are_waited_for_and_dead_ones_stood_in_for),
         cmocka_unit_test(begun_answers_wait_for_nobody),
         cmocka_unit_test(what_cannot_be_in_time_is_refused_at_once),
-        cmocka_unit_test(a_prefix_is_copied_where_fetching_is_dear),
+        cmocka_unit_test(what_is_fetched_is_copied_while_there_is_room),
+        cmocka_unit_test(copies_of_direct_ones_count),
         cmocka_unit_test(a_stuck_worker_moves_only_its_own),
         cmocka_unit_test(requests_stay_with_their_lot),
         cmocka_unit_test(short_ones_first_until_long_ones_have_waited),
