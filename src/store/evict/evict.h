@@ -98,6 +98,15 @@ extern const struct evict_policy *const evict_policies[];
 extern const struct evict_policy *const evict_experts[];
 const struct evict_policy *evict_policy_find(const char *name); /* of evict_policies; NULL if there is none */
 
+/* How long an array of `length` becomes that has to hold element `last`, too: by a sixteenth, so that little of it stands empty. O(1)
+ * amortised, and a large array grows without being copied. */
+static inline uint32_t evict_grown(uint32_t length, uint32_t last)
+{
+    while (length <= last)
+        length += length / 16 + 64;
+    return length;
+}
+
 /* State grows with the highest slot used, up to slots_max (at most 2^26). MC_OK or MC_ENOMEM. */
 enum mc_status evict_create(
     const struct evict_policy *policy, uint32_t slots_max, uint32_t capacity, struct evict **out);

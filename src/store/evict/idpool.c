@@ -4,18 +4,19 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/idmap.h"
+#include "store/evict/ids.h"
+
+#define BLOCK_HERE (EVICT_NONE - 1)
 
 struct idpool_block {
     uint64_t id;
     uint32_t touched; /* number of the last use that used it */
-    uint32_t next;    /* when the slot is free: the next free one */
-    bool present;
+    uint32_t next;    /* BLOCK_HERE, or the next free slot */
 };
 
 struct idpool {
     struct evict *evict;
-    struct idmap slots;
+    struct ids slots;
     struct idpool_block *blocks;
     uint32_t cap, free; /* of `blocks`; first free one */
     uint32_t count, uses;
@@ -44,7 +45,7 @@ void idpool_destroy(struct idpool *pool)
     if (!pool)
         return;
     evict_destroy(pool->evict);
-    idmap_fini(&pool->slots);
+    ids_fini(&pool->slots);
     free(pool->blocks);
     free(pool->victims);
     free(pool);
@@ -55,9 +56,14 @@ struct evict *idpool_evict(const struct idpool *pool)
     return pool->evict;
 }
 
+static uint32_t slot_of(const struct idpool *pool, uint64_t id)
+{
+    return ids_find(&pool->slots, pool->blocks, sizeof(*pool->blocks), id);
+}
+
 bool idpool_has(const struct idpool *pool, uint64_t id)
 {
-    return idmap_find(&pool->slots, id) != IDMAP_NONE;
+    return slot_of(pool, id) != EVICT_NONE;
 }
 
 uint32_t idpool_prefix(const struct idpool *pool, const uint64_t *ids, uint32_t count)
@@ -71,10 +77,10 @@ uint32_t idpool_prefix(const struct idpool *pool, const uint64_t *ids, uint32_t 
 
 void idpool_touch(struct idpool *pool, uint64_t id, uint64_t now)
 {
-    uint64_t slot = idmap_find(&pool->slots, id);
+    uint32_t slot = slot_of(pool, id);
 
-    if (slot != IDMAP_NONE && evict_ask(pool->evict, &(struct evict_run){&id, 1, EVICT_NO_ID}, now) == MC_OK)
-        evict_touch(pool->evict, (uint32_t)slot, now);
+    if (slot != EVICT_NONE && evict_ask(pool->evict, &(struct evict_run){&id, 1, EVICT_NO_ID}, now) == MC_OK)
+        evict_touch(pool->evict, slot, now);
 }
 
 uint32_t idpool_count(const struct idpool *pool)
@@ -103,7 +109,7 @@ const uint64_t *idpool_victims(const struct idpool *pool, uint32_t *count)
 static enum mc_status remember_victim(struct idpool *pool, uint64_t id)
 {
     if (pool->victim_count == pool->victims_cap) {
-        uint32_t cap = pool->victims_cap ? 2 * pool->victims_cap : 64;
+        uint32_t cap = evict_grown(pool->victims_cap, pool->victim_count);
         uint64_t *victims = realloc(pool->victims, cap * sizeof(*victims));
 
         if (!victims)
@@ -120,7 +126,7 @@ static void drop(struct idpool *pool, uint32_t slot, enum evict_why why, uint64_
     struct idpool_block *block = &pool->blocks[slot];
 
     evict_remove(pool->evict, slot, why, now);
-    idmap_del(&pool->slots, block->id);
+    ids_del(&pool->slots, pool->blocks, sizeof(*pool->blocks), slot);
     *block = (struct idpool_block){.next = pool->free};
     pool->free = slot;
     pool->count--;
@@ -144,7 +150,7 @@ static enum mc_status make_room(struct idpool *pool, uint64_t now)
 static enum mc_status slot_get(struct idpool *pool, uint32_t *out)
 {
     if (pool->free == EVICT_NONE) {
-        uint32_t cap = pool->cap ? 2 * pool->cap : 64;
+        uint32_t cap = evict_grown(pool->cap, pool->cap);
         struct idpool_block *blocks = realloc(pool->blocks, (size_t)cap * sizeof(*blocks));
 
         if (!blocks)
@@ -167,11 +173,11 @@ static enum mc_status use_block(
     struct idpool *pool, uint64_t id, uint32_t depth, uint32_t parent, uint64_t now, uint32_t *out)
 {
     struct evict_object object = {.id = id, .size = 1, .parent = parent, .depth = depth};
-    uint64_t found = idmap_find(&pool->slots, id);
+    uint32_t found = slot_of(pool, id);
     enum mc_status status;
 
-    if (found != IDMAP_NONE) {
-        *out = (uint32_t)found;
+    if (found != EVICT_NONE) {
+        *out = found;
         evict_touch(pool->evict, *out, now);
         pool->blocks[*out].touched = pool->uses;
         return MC_OK;
@@ -180,15 +186,19 @@ static enum mc_status use_block(
     while (pool->count >= pool->evict->capacity)
         if ((status = make_room(pool, now)) != MC_OK)
             return status;
-    if (slot_get(pool, out) != MC_OK || idmap_set(&pool->slots, id, *out) != MC_OK)
+    if (slot_get(pool, out) != MC_OK)
+        return MC_ENOMEM;
+    struct idpool_block *block = &pool->blocks[*out];
+    block->id = id;
+    if (ids_add(&pool->slots, pool->blocks, sizeof(*pool->blocks), *out) != MC_OK)
         return MC_ENOMEM;
     if (evict_add(pool->evict, *out, &object, now) != MC_OK) {
-        idmap_del(&pool->slots, id);
+        ids_del(&pool->slots, pool->blocks, sizeof(*pool->blocks), *out);
         return MC_ENOMEM;
     }
-    struct idpool_block *block = &pool->blocks[*out];
     pool->free = block->next;
-    *block = (struct idpool_block){.id = id, .touched = pool->uses, .present = true};
+    block->touched = pool->uses;
+    block->next = BLOCK_HERE;
     pool->count++;
     return MC_OK;
 }
@@ -196,8 +206,7 @@ static enum mc_status use_block(
 enum mc_status idpool_use(struct idpool *pool, const struct evict_run *run, uint64_t now)
 {
     bool tail_first = pool->evict->policy->tail_first;
-    uint64_t up = tail_first || run->up == EVICT_NO_ID ? IDMAP_NONE : idmap_find(&pool->slots, run->up);
-    uint32_t parent = up == IDMAP_NONE ? EVICT_NONE : (uint32_t)up, slot;
+    uint32_t parent = tail_first || run->up == EVICT_NO_ID ? EVICT_NONE : slot_of(pool, run->up), slot;
     enum mc_status status = evict_ask(pool->evict, run, now);
 
     pool->uses++;
@@ -231,6 +240,6 @@ enum mc_status idpool_resize(struct idpool *pool, uint32_t capacity, uint64_t no
 void idpool_filter(struct idpool *pool, bool (*keep)(const void *arg, uint64_t id), const void *arg, uint64_t now)
 {
     for (uint32_t slot = 0; slot < pool->cap; slot++)
-        if (pool->blocks[slot].present && !keep(arg, pool->blocks[slot].id))
+        if (pool->blocks[slot].next == BLOCK_HERE && !keep(arg, pool->blocks[slot].id))
             drop(pool, slot, EVICT_REMOVED, now);
 }

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "store/evict/evict.h"
+
 void queues_init(struct queues *q)
 {
     *q = (struct queues){.free = ENTRY_NONE};
@@ -14,15 +16,13 @@ void queues_fini(struct queues *q)
 {
     free(q->entries);
     free(q->of_slot);
-    idmap_fini(&q->ids);
+    ids_fini(&q->ids);
     queues_init(q);
 }
 
 uint32_t queues_find(const struct queues *q, uint64_t id)
 {
-    uint64_t entry = idmap_find(&q->ids, id);
-
-    return entry == IDMAP_NONE ? ENTRY_NONE : (uint32_t)entry;
+    return ids_find(&q->ids, q->entries, sizeof(*q->entries), id);
 }
 
 static void unlink_entry(struct queues *q, uint32_t entry)
@@ -50,7 +50,7 @@ static void link_newest(struct queues *q, unsigned queue, uint32_t entry)
 
 static enum mc_status grow(struct queues *q)
 {
-    uint32_t cap = q->cap ? 2 * q->cap : 64;
+    uint32_t cap = evict_grown(q->cap, q->cap);
     struct queue_entry *entries = realloc(q->entries, (size_t)cap * sizeof(*entries));
 
     if (!entries)
@@ -66,12 +66,9 @@ static enum mc_status grow(struct queues *q)
 
 static enum mc_status slots_grow(struct queues *q, uint32_t slot)
 {
-    uint32_t slots = q->slots ? q->slots : 64;
-
-    while (slots <= slot)
-        slots *= 2;
-    if (slots == q->slots)
+    if (slot < q->slots)
         return MC_OK;
+    uint32_t slots = evict_grown(q->slots, slot);
     uint32_t *of_slot = realloc(q->of_slot, (size_t)slots * sizeof(*of_slot));
     if (!of_slot)
         return MC_ENOMEM;
@@ -86,11 +83,13 @@ enum mc_status queues_add(struct queues *q, unsigned queue, uint64_t id, uint32_
         return MC_ENOMEM;
     if (q->free == ENTRY_NONE && grow(q) != MC_OK)
         return MC_ENOMEM;
-    uint32_t entry = q->free;
-    if (idmap_set(&q->ids, id, entry) != MC_OK)
-        return MC_ENOMEM;
-    q->free = q->entries[entry].older;
+    uint32_t entry = q->free, next = q->entries[entry].older;
     q->entries[entry] = (struct queue_entry){.id = id, .slot = slot};
+    if (ids_add(&q->ids, q->entries, sizeof(*q->entries), entry) != MC_OK) {
+        q->entries[entry].older = next;
+        return MC_ENOMEM;
+    }
+    q->free = next;
     if (slot != ENTRY_NONE)
         q->of_slot[slot] = entry;
     link_newest(q, queue, entry);
@@ -117,7 +116,7 @@ void queues_move(struct queues *q, unsigned queue, uint32_t entry)
 void queues_drop(struct queues *q, uint32_t entry)
 {
     unlink_entry(q, entry);
-    idmap_del(&q->ids, q->entries[entry].id);
+    ids_del(&q->ids, q->entries, sizeof(*q->entries), entry);
     q->entries[entry].older = q->free;
     q->free = entry;
 }

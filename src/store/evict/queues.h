@@ -10,10 +10,10 @@
 #include <assert.h>
 #include <stdint.h>
 
-#include "base/idmap.h"
 #include "mooncake/status.h"
+#include "store/evict/ids.h"
 
-#define ENTRY_NONE UINT32_MAX
+#define ENTRY_NONE IDS_NONE
 
 enum { QUEUES_MAX = 4 };
 
@@ -35,7 +35,7 @@ struct queue_ends {
 struct queues {
     struct queue_entry *entries;
     struct queue_ends ends[QUEUES_MAX];
-    struct idmap ids;
+    struct ids ids;
     uint32_t *of_slot;         /* entry of the block in a slot */
     uint32_t cap, slots, free; /* free: first of a list through `older` */
 };
