@@ -80,7 +80,7 @@ static void opt_touch(struct evict *e, uint32_t slot, uint64_t now)
     heap_move(&opt->heap, &opt->nodes[slot].node, ~again(opt, opt->nodes[slot].depth, now));
 }
 
-static void opt_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+static void opt_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
     heap_del(&opt_of(e)->heap, &opt_of(e)->nodes[slot].node);
 }

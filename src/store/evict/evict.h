@@ -72,7 +72,7 @@ struct evict_policy {
     void (*fini)(struct evict *e);
     enum mc_status (*add)(struct evict *e, uint32_t slot, const struct evict_object *object, uint64_t now);
     void (*touch)(struct evict *e, uint32_t slot, uint64_t now);
-    void (*remove)(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now);
+    void (*remove)(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now);
     uint32_t (*victim)(struct evict *e, uint64_t now);
     /* Mandatory for a live node; experts may leave them NULL, nobody pins an id. */
     void (*promise)(struct evict *e, uint32_t slot, uint64_t until, uint64_t now);
@@ -154,10 +154,10 @@ static inline void evict_unpin(struct evict *e, uint32_t slot, uint64_t now)
     e->policy->pin(e, slot, false, now);
 }
 
-/* It is gone; the slot is free. Its children, if any, hang on nothing from now on. */
-static inline void evict_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+/* It is gone, `id` as it was added; the slot is free. Its children, if any, hang on nothing from now on. */
+static inline void evict_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
-    e->policy->remove(e, slot, why, now);
+    e->policy->remove(e, slot, id, why, now);
 }
 
 /* The object to evict next, EVICT_NONE when all are pinned or none is there. It stays until evict_remove(): asked again without

@@ -85,7 +85,7 @@ static void arc_touch(struct evict *e, uint32_t slot, uint64_t now)
     queues_move(&arc->q, T2, arc->q.of_slot[slot]);
 }
 
-static void arc_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+static void arc_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
     struct arc *arc = arc_of(e);
     uint32_t entry = arc->q.of_slot[slot];

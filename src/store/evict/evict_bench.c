@@ -34,7 +34,7 @@ static void use(struct bench *b, uint64_t block, uint32_t depth, uint64_t now, u
             b->count++;
         } else {
             slot = evict_victim(b->evict, now);
-            evict_remove(b->evict, slot, EVICT_EVICTED, now);
+            evict_remove(b->evict, slot, b->block_in[slot], EVICT_EVICTED, now);
             b->slot_of[b->block_in[slot]] = EVICT_NONE;
             if (slot == *parent)
                 *parent = EVICT_NONE;

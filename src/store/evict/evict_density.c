@@ -94,7 +94,7 @@ static void census(const struct density *d, double ends[CLASSES][AGES])
         for (uint32_t at = d->known.ends[queue].oldest; at != ENTRY_NONE; at = d->known.entries[at].newer) {
             const struct queue_entry *entry = &d->known.entries[at];
             const struct leaf *s = queue == HERE ? &d->leaves.at[entry->slot] : NULL;
-            unsigned age = age_bucket(d->clock - (s ? s->used : entry->used));
+            unsigned age = age_bucket(d->clock - (s ? d->leaves.used[entry->slot] : entry->used));
 
             ends[s ? s->plain : entry->note][age] += weight[age];
         }
@@ -169,7 +169,7 @@ static enum mc_status density_init(struct evict *e)
 {
     struct density *d = density_of(e);
 
-    leaves_init(&d->leaves);
+    leaves_init(&d->leaves, true);
     queues_init(&d->known);
     d->edge[0] = 1;
     d->edge[1] = SQRT_2;
@@ -230,7 +230,7 @@ static enum mc_status density_add(struct evict *e, uint32_t slot, const struct e
     }
     struct leaf *s = &d->leaves.at[slot];
     s->uses = uses < USES ? uses : USES - 1;
-    s->used = d->clock;
+    d->leaves.used[slot] = d->clock;
     leaves_use(&d->leaves, slot, class_of(d, s), now);
     d->count++;
     return MC_OK;
@@ -239,23 +239,21 @@ static enum mc_status density_add(struct evict *e, uint32_t slot, const struct e
 static void density_touch(struct evict *e, uint32_t slot, uint64_t now)
 {
     struct density *d = density_of(e);
-    struct leaf *s = &d->leaves.at[slot];
+    const struct leaf *s = &d->leaves.at[slot];
 
     d->clock++;
     learn_now_and_then(d);
-    d->hits[s->plain][age_bucket(d->clock - s->used)]++;
-    s->used = d->clock;
-    if (s->uses < USES - 1)
-        s->uses++;
+    d->hits[s->plain][age_bucket(d->clock - d->leaves.used[slot])]++;
+    leaves_note_use(&d->leaves, slot, d->clock);
     leaves_use(&d->leaves, slot, class_of(d, s), now);
 }
 
-static void become_ghost(struct density *d, uint32_t entry, const struct leaf *s)
+static void become_ghost(struct density *d, uint32_t entry, uint32_t slot)
 {
     struct queue_entry *ghost = &d->known.entries[entry];
 
-    ghost->used = s->used;
-    ghost->note = (uint8_t)s->plain;
+    ghost->used = d->leaves.used[slot];
+    ghost->note = (uint8_t)d->leaves.at[slot].plain;
     queues_move(&d->known, GHOST, entry);
     if (d->known.ends[GHOST].length <= GHOSTS_PER_BLOCK * (uint64_t)size_of(d))
         return;
@@ -264,13 +262,13 @@ static void become_ghost(struct density *d, uint32_t entry, const struct leaf *s
     queues_drop_oldest(&d->known, GHOST);
 }
 
-static void density_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+static void density_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
     struct density *d = density_of(e);
     uint32_t entry = d->known.of_slot[slot];
 
     if (why == EVICT_EVICTED)
-        become_ghost(d, entry, &d->leaves.at[slot]);
+        become_ghost(d, entry, slot);
     else
         queues_drop(&d->known, entry);
     leaves_remove(&d->leaves, slot, now);
@@ -287,9 +285,9 @@ static uint32_t density_victim(struct evict *e, uint64_t now)
     for (unsigned class = 0; class < CLASSES; class ++) {
         uint32_t slot = leaves_oldest(&d->leaves, class);
 
-        if (slot == EVICT_NONE || (int32_t)(d->leaves.at[slot].used - d->begin) >= 0)
+        if (slot == EVICT_NONE || (int32_t)(d->leaves.used[slot] - d->begin) >= 0)
             continue;
-        double density = d->density[class][age_bucket(d->clock - d->leaves.at[slot].used)];
+        double density = d->density[class][age_bucket(d->clock - d->leaves.used[slot])];
         if (best == EVICT_NONE || density < least) {
             best = slot;
             least = density;

@@ -14,7 +14,7 @@ static struct leaves *leaves_of(struct evict *e)
 
 static enum mc_status lru_init(struct evict *e)
 {
-    leaves_init(leaves_of(e));
+    leaves_init(leaves_of(e), false);
     return MC_OK;
 }
 
@@ -44,7 +44,7 @@ static void lru_pin(struct evict *e, uint32_t slot, bool pinned, uint64_t now)
     leaves_pin(leaves_of(e), slot, pinned, now);
 }
 
-static void lru_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+static void lru_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
     leaves_remove(leaves_of(e), slot, now);
 }

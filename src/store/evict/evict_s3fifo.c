@@ -65,7 +65,7 @@ static void s3_touch(struct evict *e, uint32_t slot, uint64_t now)
         entry->count++;
 }
 
-static void s3_remove(struct evict *e, uint32_t slot, enum evict_why why, uint64_t now)
+static void s3_remove(struct evict *e, uint32_t slot, uint64_t id, enum evict_why why, uint64_t now)
 {
     struct s3fifo *s3 = s3_of(e);
     uint32_t entry = s3->q.of_slot[slot];

@@ -10,7 +10,9 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "store/evict/evict.h"
+#include "store/evict/leaves.h"
+
+#define MS (UINT64_C(1) << LEAVES_TICK) /* what promises are kept to */
 
 static struct evict *make(const char *name, uint32_t slots)
 {
@@ -33,7 +35,7 @@ static uint32_t pop(struct evict *e, uint64_t now)
 
     if (slot != EVICT_NONE) {
         assert_int_equal(evict_victim(e, now), slot);
-        evict_remove(e, slot, EVICT_EVICTED, now);
+        evict_remove(e, slot, slot, EVICT_EVICTED, now);
     }
     return slot;
 }
@@ -92,7 +94,7 @@ static void parked_parent_is_warmed_by_a_read(void **state)
     evict_touch(e, 1, 3);
     assert_int_equal(evict_victim(e, 4), 2); /* 0 is parked in passing */
     evict_touch(e, 0, 5);
-    evict_remove(e, 1, EVICT_REMOVED, 6);
+    evict_remove(e, 1, 1, EVICT_REMOVED, 6);
     assert_int_equal(pop(e, 7), 2);
     assert_int_equal(pop(e, 7), 0);
     evict_destroy(e);
@@ -115,9 +117,9 @@ static void pins_hold_and_inner_objects_go_last(void **state)
     /* The slot of the parent that went may be used again; its former child does not count for the new one. */
     add(e, 0, EVICT_NONE, false, 7);
     add(e, 3, 0, false, 8);
-    evict_remove(e, 0, EVICT_REMOVED, 9);
+    evict_remove(e, 0, 0, EVICT_REMOVED, 9);
     add(e, 0, EVICT_NONE, false, 10);
-    evict_remove(e, 3, EVICT_REMOVED, 11);
+    evict_remove(e, 3, 3, EVICT_REMOVED, 11);
     assert_int_equal(pop(e, 12), 0);
     evict_destroy(e);
 }
@@ -128,26 +130,27 @@ static void promises_and_soft_pins_go_later(void **state)
 
     add(e, 0, EVICT_NONE, true, 0);
     for (uint32_t i = 1; i < 6; i++)
-        add(e, i, EVICT_NONE, false, i);
-    evict_promise(e, 2, 100, 10);
-    evict_promise(e, 1, 50, 11);
-    evict_promise(e, 3, 20, 12);
-    evict_touch(e, 2, 13); /* a read does not renew a promise */
-    assert_int_equal(pop(e, 15), 4);
-    assert_int_equal(evict_victim(e, 15), 5);
-    assert_int_equal(pop(e, 15), 5);
-    assert_int_equal(evict_victim(e, 15), 2); /* only promised ones are left: the oldest promise */
-    assert_int_equal(pop(e, 200), 2);         /* all have ended: in the order they were promised */
-    assert_int_equal(pop(e, 200), 1);
-    assert_int_equal(pop(e, 200), 3);
-    assert_int_equal(pop(e, 200), 0);
-    assert_int_equal(pop(e, 200), EVICT_NONE);
+        add(e, i, EVICT_NONE, false, i * MS);
+    evict_promise(e, 2, 100 * MS, 10 * MS);
+    evict_promise(e, 1, 50 * MS, 11 * MS);
+    evict_promise(e, 3, 20 * MS, 12 * MS);
+    evict_touch(e, 2, 13 * MS); /* a read does not renew a promise */
+    assert_int_equal(pop(e, 15 * MS), 4);
+    assert_int_equal(evict_victim(e, 15 * MS), 5);
+    assert_int_equal(pop(e, 15 * MS), 5);
+    assert_int_equal(evict_victim(e, 15 * MS), 2); /* only promised ones are left: the oldest promise */
+    assert_int_equal(pop(e, 200 * MS), 2);         /* all have ended: in the order they were promised */
+    assert_int_equal(pop(e, 200 * MS), 1);
+    assert_int_equal(pop(e, 200 * MS), 3);
+    assert_int_equal(pop(e, 200 * MS), 0);
+    assert_int_equal(pop(e, 200 * MS), EVICT_NONE);
     evict_destroy(e);
 }
 
 /* ---- random run against a model ---- */
 
-enum { SLOTS = 96, STEPS = 100000, LEASE = 150 };
+enum { SLOTS = 96, STEPS = 100000 };
+#define LEASE (150 * MS)
 
 struct model {
     bool present[SLOTS], pinned[SLOTS], soft[SLOTS];
@@ -188,7 +191,7 @@ static void check_victim(const struct model *m, uint32_t victim, uint64_t now)
 
 static void drop(struct evict *e, struct model *m, uint32_t slot, enum evict_why why, uint64_t now)
 {
-    evict_remove(e, slot, why, now);
+    evict_remove(e, slot, slot, why, now);
     m->present[slot] = m->pinned[slot] = false;
     for (uint32_t i = 0; i < SLOTS; i++)
         if (m->present[i] && m->parent[i] == slot)
@@ -203,7 +206,7 @@ static void random_run(const char *policy, uint64_t seed)
 
     memset(&m, 0, sizeof(m));
     rng_seed(&rng, seed);
-    for (uint64_t now = 1; now < STEPS; now++) {
+    for (uint64_t now = MS; now < STEPS * MS; now += MS) {
         uint32_t slot = (uint32_t)rng_below(&rng, SLOTS), other = (uint32_t)rng_below(&rng, SLOTS);
 
         if (!m.present[slot]) {
@@ -277,7 +280,7 @@ static uint32_t use_block(struct scene *s, uint32_t block, uint32_t parent, uint
 
         assert_true(
             slot != parent && (victim % PROMPT == PROMPT - 1 || s->slot_of[victim + 1] == EVICT_NONE)); /* a leaf */
-        evict_remove(s->e, slot, EVICT_EVICTED, now);
+        evict_remove(s->e, slot, victim, EVICT_EVICTED, now);
         s->slot_of[victim] = EVICT_NONE;
     }
     assert_int_equal(evict_add(s->e, slot, &object, now), MC_OK);

@@ -125,7 +125,7 @@ static void drop(struct idpool *pool, uint32_t slot, enum evict_why why, uint64_
 {
     struct idpool_block *block = &pool->blocks[slot];
 
-    evict_remove(pool->evict, slot, why, now);
+    evict_remove(pool->evict, slot, block->id, why, now);
     ids_del(&pool->slots, pool->blocks, sizeof(*pool->blocks), slot);
     *block = (struct idpool_block){.next = pool->free};
     pool->free = slot;

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void leaves_init(struct leaves *l)
+enum { LIFE_MAX = 1023 };
+
+void leaves_init(struct leaves *l, bool clocked)
 {
-    *l = (struct leaves){0};
+    *l = (struct leaves){.clocked = clocked};
     for (unsigned i = 0; i < LEAVES_QUEUES; i++)
         l->queues[i].newest = l->queues[i].oldest = EVICT_NONE;
 }
@@ -14,7 +16,8 @@ void leaves_init(struct leaves *l)
 void leaves_fini(struct leaves *l)
 {
     free(l->at);
-    leaves_init(l);
+    free(l->used);
+    leaves_init(l, l->clocked);
 }
 
 /* ---- queues ---- */
@@ -65,24 +68,34 @@ static void queue_oldest(struct leaves *l, unsigned queue, uint32_t slot)
     queue_in(l, queue, slot, l->queues[queue].oldest, EVICT_NONE);
 }
 
+static bool promised(const struct leaf *s, uint64_t now)
+{
+    return s->until > now >> LEAVES_TICK;
+}
+
 static unsigned queue_of(const struct leaf *s, uint64_t now)
 {
-    return s->soft ? LEAVES_SOFT : s->until > now ? LEAVES_PROMISED : s->plain;
+    return s->soft ? LEAVES_SOFT : promised(s, now) ? LEAVES_PROMISED : s->plain;
 }
 
 /* ---- changes ---- */
 
 static enum mc_status grow(struct leaves *l, uint32_t slot)
 {
-    uint32_t cap = l->cap ? l->cap : 256;
-
-    while (cap <= slot)
-        cap *= 2;
+    uint32_t cap = evict_grown(l->cap, slot);
     struct leaf *at = realloc(l->at, (size_t)cap * sizeof(*at));
+
     if (!at)
         return MC_ENOMEM;
-    memset(at + l->cap, 0, (size_t)(cap - l->cap) * sizeof(*at));
     l->at = at;
+    if (l->clocked) {
+        uint32_t *used = realloc(l->used, (size_t)cap * sizeof(*used));
+
+        if (!used)
+            return MC_ENOMEM;
+        l->used = used;
+    }
+    memset(at + l->cap, 0, (size_t)(cap - l->cap) * sizeof(*at));
     l->cap = cap;
     return MC_OK;
 }
@@ -154,10 +167,11 @@ void leaves_sort(struct leaves *l, unsigned (*plain_of)(void *arg, uint32_t slot
 void leaves_promise(struct leaves *l, uint32_t slot, uint64_t until, uint64_t now)
 {
     struct leaf *s = &l->at[slot];
+    uint64_t tick = (until + (UINT64_C(1) << LEAVES_TICK) - 1) >> LEAVES_TICK;
 
     assert(s->present);
-    if (until > s->until)
-        s->until = until;
+    if (tick > s->until)
+        s->until = tick & ((UINT64_C(1) << 36) - 1);
     if (!s->pinned)
         queue_newest(l, queue_of(s, now), slot);
 }
@@ -181,7 +195,7 @@ void leaves_remove(struct leaves *l, uint32_t slot, uint64_t now)
 
     assert(s->present);
     queue_out(l, slot);
-    *s = (struct leaf){.life = (uint16_t)(s->life + 1)};
+    *s = (struct leaf){.life = (s->life + 1) & LIFE_MAX};
     /* No child to count: the parent's life has come round. */
     if (parent && parent->children > 0 && --parent->children == 0 && parent->queue == LEAVES_PARKED)
         queue_oldest(l, queue_of(parent, now), up);
@@ -191,7 +205,7 @@ void leaves_remove(struct leaves *l, uint32_t slot, uint64_t now)
 
 void leaves_expire(struct leaves *l, uint64_t now)
 {
-    for (uint32_t slot; (slot = l->queues[LEAVES_PROMISED].oldest) != EVICT_NONE && l->at[slot].until <= now;)
+    for (uint32_t slot; (slot = l->queues[LEAVES_PROMISED].oldest) != EVICT_NONE && !promised(&l->at[slot], now);)
         queue_newest(l, l->at[slot].plain, slot);
 }
 

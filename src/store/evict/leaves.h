@@ -16,7 +16,10 @@
  * Promises that have ended were made one lease ago, what stands before them was read in that time: the error is at most one lease.
  *
  * A parent is known by slot and life: when an inner object goes its children are not looked for, they find the slot empty or in
- * another life. A life has 16 bits; one that comes round counts a child for a stranger, which costs a good choice and nothing else.
+ * another life. A life has 10 bits; one that comes round counts a child for a stranger, which costs a good choice and nothing else.
+ *
+ * 24 B an object, since a node has millions: what is not needed to the nanosecond is kept in fewer bits. A policy that asks how
+ * long ago an object was used has 4 B more.
  *
  * Pure. Threads: the owner's only. */
 #ifndef STORE_EVICT_LEAVES_H
@@ -33,33 +36,36 @@ enum {
     LEAVES_PARKED,
     LEAVES_QUEUES,
     LEAVES_NONE = LEAVES_QUEUES,
-    LEAVES_USES = 4, /* counted up to 3 */
+    LEAVES_USES = 4,  /* counted up to 3 */
+    LEAVES_TICK = 20, /* a millisecond: leases are seconds */
 };
 
 struct leaf {
-    uint32_t newer, older; /* neighbours in its queue */
-    uint32_t parent;       /* slot, EVICT_NONE */
-    uint16_t parent_life;
-    uint16_t life;          /* how often the slot was given back */
-    uint32_t used;          /* the policy's: its clock when the object was used last */
-    uint32_t children : 26; /* how many here hang on it */
-    uint32_t uses : 2;      /* the policy's: how often it was used again */
-    uint32_t plain : 4;     /* its plain queue, also while it stands in another */
-    uint64_t until : 56;    /* promise, ns */
-    uint64_t queue : 5;     /* where it stands */
+    uint32_t newer, older;     /* neighbours in its queue */
+    uint32_t parent;           /* slot, EVICT_NONE */
+    uint32_t children : 26;    /* how many here hang on it */
+    uint32_t uses : 2;         /* the policy's: how often it was used again */
+    uint32_t plain : 4;        /* its plain queue, also while it stands in another */
+    uint64_t until : 36;       /* end of the promise in 2^LEAVES_TICK ns, rounded up */
+    uint64_t parent_life : 10; /* of what it hangs on, when it was added */
+    uint64_t life : 10;        /* how often the slot was given back */
+    uint64_t queue : 5;        /* where it stands */
     uint64_t present : 1, pinned : 1, soft : 1;
 };
-static_assert(sizeof(struct leaf) == 32, "state per object");
+static_assert(sizeof(struct leaf) == 24, "state per object");
 
 struct leaves {
     struct leaf *at; /* by slot */
-    uint32_t cap;
+    uint32_t *used;  /* by slot, the policy's: its clock when the object was used last; NULL: it did not ask for it */
+    uint32_t cap;    /* of both */
+    bool clocked;
     struct {
         uint32_t newest, oldest;
     } queues[LEAVES_QUEUES];
 };
 
-void leaves_init(struct leaves *l);
+/* `clocked`: with `used`. */
+void leaves_init(struct leaves *l, bool clocked);
 void leaves_fini(struct leaves *l);
 
 /* A new object, at the new end of plain queue `plain`; zero uses. MC_OK, or MC_ENOMEM and nothing changed. */
@@ -83,6 +89,14 @@ void leaves_park(struct leaves *l, uint32_t slot);
 uint32_t leaves_oldest(struct leaves *l, unsigned queue);
 /* What goes when no plain queue has a leaf: promised, soft, parked; EVICT_NONE. */
 uint32_t leaves_guarded(struct leaves *l);
+
+/* What a policy keeps of a use: that there was one more, and when by its clock. */
+static inline void leaves_note_use(struct leaves *l, uint32_t slot, uint32_t clock)
+{
+    l->used[slot] = clock;
+    if (l->at[slot].uses < LEAVES_USES - 1)
+        l->at[slot].uses++;
+}
 
 /* What it hangs on, NULL when that is not here. */
 static inline struct leaf *leaves_parent(const struct leaves *l, const struct leaf *s)

@@ -185,7 +185,7 @@ static void pool_evict(struct pool *p, uint32_t slot)
 {
     p->evicted_bytes += alloc_where(p->alloc, p->block[slot]).length;
     alloc_put(p->alloc, p->block[slot]);
-    evict_remove(p->evict, slot, EVICT_EVICTED, p->now);
+    evict_remove(p->evict, slot, slot, EVICT_EVICTED, p->now);
     p->block[slot] = ALLOC_NONE;
     p->free_slots[p->free_count++] = slot;
 }

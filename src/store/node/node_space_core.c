@@ -145,7 +145,7 @@ static void obj_release(struct node_core *core, struct obj *obj)
 static void forget_key(struct node_core *core, uint64_t now, struct obj *obj, enum evict_why why)
 {
     if (obj->evictable) {
-        evict_remove(core->evict, obj->slot, why, now);
+        evict_remove(core->evict, obj->slot, evict_id(&obj->key), why, now);
         core->evictable--;
     }
     obj->evictable = false;
