@@ -124,13 +124,10 @@ typedef enum mc_status conn_source_fn(void *arg, uint64_t off, size_t max, struc
  * What was borrowed is free. On the loop, never inside conn_send(). */
 typedef void conn_sent_fn(void *arg, enum mc_status status);
 
-/* A range of the payload. With has_crc and len <= PIECE_MAX it travels as exactly one piece with that checksum; longer ones
- * and those without are cut. */
+/* A range of the payload, cut into pieces. */
 struct conn_span {
     const void *ptr;
     size_t len;
-    uint32_t crc;
-    bool has_crc;
 };
 #define CONN_SPANS_MAX 4096
 

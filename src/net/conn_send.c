@@ -75,8 +75,6 @@ static enum mc_status span_source(void *arg, uint64_t off, size_t max, struct co
     *piece = (struct conn_piece){
         .ptr = (const uint8_t *)span->ptr + out->span_off,
         .len = left < max ? (size_t)left : max,
-        .crc = span->crc,
-        .has_crc = span->has_crc && span->len <= PIECE_MAX,
         .stays = true,
     };
     out->span_off += piece->len;

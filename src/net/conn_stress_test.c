@@ -57,9 +57,9 @@ static void stress_send(struct stress *end)
         size_t cut = len ? rng_below(&end->rng, len) : 0;
         enum mc_status status;
 
-        spans[0] = (struct conn_span){end->payload, cut, 0, false};
-        spans[1] = (struct conn_span){end->payload + cut, 0, 0, false};
-        spans[2] = (struct conn_span){end->payload + cut, len - cut, 0, false};
+        spans[0] = (struct conn_span){end->payload, cut};
+        spans[1] = (struct conn_span){end->payload + cut, 0};
+        spans[2] = (struct conn_span){end->payload + cut, len - cut};
         msg.span_count = len ? 3 : 0;
         msg.body = slice_of(stress_body, body_len);
         status = conn_send(end->conn, &msg);

@@ -122,7 +122,7 @@ static void test_queue_limit(void **state)
 static void test_too_big(void **state)
 {
     static uint8_t body[2000];
-    struct conn_span span = {body, sizeof(body), 0, false};
+    struct conn_span span = {body, sizeof(body)};
     struct conn_msg msg = {.type = 0x7001, .body = {body, sizeof(body)}};
     struct conn_msg payload = {.type = 0x7001, .spans = &span, .span_count = 1};
 
