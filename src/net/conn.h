@@ -7,8 +7,9 @@
  * ops->payload_dst() says, is hashed there while it is still in the cache, and is reported piece by piece after its checksum
  * was verified. Before *every* receive into such a place the socket error is looked at first (after a reset Linux still
  * delivers what is queued) and payload_dst() is asked anew; so its answer is where the owner checks that the place is still
- * his to give. Once conn_abort() has returned nothing is written any more. In the middle of a payload a TCP connection is woken when
- * 256 KiB more are there, or all the rest, or 10 ms later: a sender spends more on waking us for a packet than on sending it.
+ * his to give. Once conn_abort() has returned nothing is written any more. In the middle of a long payload a TCP connection is woken
+ * when 256 KiB more are there or 10 ms later: a sender spends more on waking us for a packet than on sending it. The last 512 KiB are
+ * taken as they come, for somebody waits for the end.
  *
  * Sending. Frames are queued and written together (sendmsg) after the callbacks of the turn. The payload is borrowed.
  *

@@ -313,15 +313,16 @@ static void test_close_does_not_wait_for_ever(void **state)
 
 #define DRIB 10000
 
-/* A dialler that begins a payload of two such pieces, and the first bytes of one of them. */
-static int begin_payload(void)
+/* A dialler that begins a payload of so many whole pieces, and the first bytes of one of them. */
+static int begin_payload(unsigned pieces)
 {
+    size_t len = pieces * (size_t)PIECE_MAX;
     int fd = raw_connect();
 
     raw_hello(fd);
     assert_true(run_until(loop, flag_is_set, &server.ready, WAIT_MS));
-    give_dst(&server, 2 * (size_t)PIECE_MAX);
-    raw_frame(fd, (struct frame){.type = 0x7002, .request = 1, .payload_len = 2 * (size_t)PIECE_MAX}, NULL);
+    give_dst(&server, len);
+    raw_frame(fd, (struct frame){.type = 0x7002, .request = 1, .payload_len = len}, NULL);
     return fd;
 }
 
@@ -371,7 +372,7 @@ static void test_pieces_go_straight_to_their_place(void **state)
     uint64_t before;
     int fd;
 
-    fd = begin_payload();
+    fd = begin_payload(2);
     assert_true(run_until(loop, server_has_frame, NULL, WAIT_MS));
     before = server.through_buffer;
     begin_piece(fd, bytes, DRIB);
@@ -394,19 +395,35 @@ static bool server_waits_for_much(void *arg)
     return mark > DRIB;
 }
 
-/* In the middle of a payload it is not woken for every packet; what is there is taken in time when no more comes. */
+/* In the middle of a long payload it is not woken for every packet; what is there is taken in time when no more comes. */
 static void test_waits_for_much_but_not_long(void **state)
 {
     uint8_t *bytes = noise(PIECE_MAX);
     int fd;
 
     bytes[DRIB - 1] = 7;
-    fd = begin_payload();
+    fd = begin_payload(4);
     assert_true(run_until(loop, server_waits_for_much, NULL, WAIT_MS));
     begin_piece(fd, bytes, DRIB);
     assert_true(run_until(loop, server_has_drib, NULL, WAIT_MS));
     assert_memory_equal(server.dst, bytes, DRIB);
     assert_int_equal(server.payload_ends, 0);
+    close(fd);
+    free(bytes);
+}
+
+/* The last 512 KiB are taken packet by packet: somebody waits for their end. */
+static void test_does_not_wait_near_the_end(void **state)
+{
+    uint8_t *bytes = noise(PIECE_MAX);
+    int fd;
+
+    bytes[DRIB - 1] = 7;
+    fd = begin_payload(3);
+    assert_true(run_until(loop, server_waits_for_much, NULL, WAIT_MS));
+    begin_piece(fd, bytes, DRIB);
+    finish_piece(fd, bytes, 1);
+    assert_false(server_waits_for_much(NULL));
     close(fd);
     free(bytes);
 }
@@ -430,6 +447,7 @@ int main(void)
         CONN_TEST(test_close_does_not_wait_for_ever),
         CONN_TEST(test_pieces_go_straight_to_their_place),
         CONN_TEST(test_waits_for_much_but_not_long),
+        CONN_TEST(test_does_not_wait_near_the_end),
     };
 
     return cmocka_run_group_tests_name("conn payload", tests, NULL, NULL);

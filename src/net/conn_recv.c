@@ -30,6 +30,7 @@
 #define DIRECT_MIN     4096         /* less than this is not worth a system call of its own */
 #define MARK_MIN       (32u << 10)  /* less than this comes at once anyway */
 #define MARK_MAX       (256u << 10) /* more would only leave us more to do when the sender is done already */
+#define MARK_TAIL      (512u << 10) /* of the last so many each packet is taken at once: an answer waits for us */
 #define MARK_NS        (10 * NS_PER_MS)
 #define BODY_KEEP      (256u << 10) /* a larger body_mem is freed after use */
 #define PING_MAX       64
@@ -575,9 +576,9 @@ static size_t receive_once(struct conn *conn)
     return n;
 }
 
-/* In the middle of a payload nothing can be done but wait for more of it: be woken when MARK_MAX bytes or all the rest are there, not
- * for every packet. A sender that gives up sends less than we wait for, and a slow one takes long: hence the timer. (For poll(2) a Unix
- * socket has no such mark.) */
+/* In the middle of a payload nothing can be done but wait for more of it: be woken when MARK_MAX bytes are there, not for every packet,
+ * but for the end, which somebody waits for. A sender that gives up sends less than we wait for, and a slow one takes long: hence the
+ * timer. (For poll(2) a Unix socket has no such mark.) */
 static void mark_set(struct conn *conn, int mark)
 {
     if (mark != conn->rx_mark && setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof(mark)) == 0)
@@ -592,8 +593,8 @@ static void mark_update(struct conn *conn)
 
     if (conn->is_unix || conn->state != CONN_READY)
         return;
-    if (left >= MARK_MIN && loop_timer_set(conn->loop, &conn->timer, until) == MC_OK) {
-        mark_set(conn, left < MARK_MAX ? (int)left : (int)MARK_MAX);
+    if (left >= MARK_TAIL + MARK_MIN && loop_timer_set(conn->loop, &conn->timer, until) == MC_OK) {
+        mark_set(conn, left < MARK_TAIL + MARK_MAX ? (int)(left - MARK_TAIL) : (int)MARK_MAX);
     } else if (conn->rx_mark > 1) {
         loop_timer_cancel(conn->loop, &conn->timer);
         mark_set(conn, 1);
