@@ -81,7 +81,7 @@ void buf_commit(struct buf *buf, size_t len)
     buf->data[buf->len] = 0;
 }
 
-void buf_append(struct buf *buf, const void *bytes, size_t len)
+void buf_append_more(struct buf *buf, const void *bytes, size_t len)
 {
     if (len == 0 || !make_room(buf, len))
         return;

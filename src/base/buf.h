@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/slice.h"
 #include "mooncake/status.h"
@@ -35,7 +36,7 @@ void buf_fini(struct buf *buf);
 /* Forget content and failure, keep the memory. */
 void buf_reset(struct buf *buf);
 
-void buf_append(struct buf *buf, const void *bytes, size_t len);
+static inline void buf_append(struct buf *buf, const void *bytes, size_t len);
 void buf_append_str(struct buf *buf, const char *text);
 void buf_append_slice(struct buf *buf, struct slice bytes);
 void buf_append_char(struct buf *buf, char c);
@@ -55,6 +56,22 @@ void buf_consume(struct buf *buf, size_t len);
 
 /* Hand the memory to the caller (who frees it) and leave the buffer empty; NULL when nothing was ever appended. */
 void *buf_steal(struct buf *buf, size_t *len);
+
+/* buf_append() of what does not fit as the buffer is. */
+void buf_append_more(struct buf *buf, const void *bytes, size_t len);
+
+/* Messages are put together from fields of 1 to 8 bytes: with the copy in line, that is one store each. */
+static inline void buf_append(struct buf *buf, const void *bytes, size_t len)
+{
+    if (len >= buf->cap - buf->len || len > buf->limit - buf->len || buf->status != MC_OK) {
+        buf_append_more(buf, bytes, len);
+        return;
+    }
+    if (len > 0)
+        memcpy(buf->data + buf->len, bytes, len);
+    buf->len += len;
+    buf->data[buf->len] = 0;
+}
 
 static inline enum mc_status buf_status(const struct buf *buf)
 {

@@ -254,15 +254,19 @@ enum mc_status store_key_parse(struct slice text, struct store_key *key, char na
 
 void store_key_put(struct buf *buf, const struct store_key *key)
 {
-    put_u8(buf, key->kind);
-    put_u16(buf, key->group);
-    put_u16(buf, key->shard);
-    put_u16(buf, key->shards);
+    uint8_t head[9]; /* a question may have hundreds of keys: one append each */
+
+    head[0] = key->kind;
+    le16_put(head + 1, key->group);
+    le16_put(head + 3, key->shard);
+    le16_put(head + 5, key->shards);
     if (key->kind == MC_KEY_BLOCK) {
-        put_bytes(buf, key->id, 16);
+        buf_append(buf, head, 7);
+        buf_append(buf, key->id, 16);
     } else {
-        put_u16(buf, (uint16_t)key->name.len);
-        put_bytes(buf, key->name.ptr, key->name.len);
+        le16_put(head + 7, (uint16_t)key->name.len);
+        buf_append(buf, head, 9);
+        buf_append_slice(buf, key->name);
     }
 }
 
