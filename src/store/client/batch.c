@@ -3,6 +3,8 @@
  * Each operation that is not answered by the caller's own thread (hot.h) is a job. Operations on one key keep their order: a
  * job begins when the one before it on its key has finished. That is looked for only when something in the batch writes.
  *
+ * Where all only ask whether something is there, up to CLIENT_EXISTS_MAX of them are one job, one message and one answer.
+ *
  * A batch ends on the loop: `done` runs, then `finished` is set and waiters wake; after that nothing of it is touched here. */
 #include <assert.h>
 #include <stdlib.h>
@@ -26,11 +28,11 @@ struct batch_job {
 struct mc_store_batch {
     struct mc_store *store;
     struct mc_store_op *ops;
-    struct batch_job *jobs; /* by op; NULL when the caller's thread did everything */
+    struct batch_job *jobs; /* by op, or by what is asked at once; NULL when the caller's thread did everything */
     struct job ending;      /* carries `done` to the loop when there was nothing else to do there */
     mc_store_done_fn *done;
     void *arg;
-    uint32_t n, left;
+    uint32_t n, jobs_n, left;
     bool cancelling, in_done, freed; /* the loop's */
     struct waiter waiter;
 };
@@ -83,6 +85,15 @@ static void op_finish(struct job *job)
     }
     if (--batch->left == 0)
         batch_end(batch);
+}
+
+static void exists_finish(struct job *job)
+{
+    struct batch_job *bj = container_of(job, struct batch_job, job);
+
+    bj->open = false;
+    if (--bj->batch->left == 0)
+        batch_end(bj->batch);
 }
 
 /* ---- order of operations on one key ---- */
@@ -164,24 +175,63 @@ static uint32_t read_hot(struct mc_store *store, struct mc_store_op *ops, uint32
     return hits;
 }
 
+/* Nothing but questions whether it is there, and more than one. */
+static bool only_asks(const struct mc_store_op *ops, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ops[i].opcode != MC_EXISTS)
+            return false;
+    return n > 1;
+}
+
+static struct batch_job *job_init(struct mc_store_batch *batch, uint32_t i, uint64_t deadline_ns)
+{
+    struct batch_job *bj = &batch->jobs[i];
+
+    bj->batch = batch;
+    bj->next = NO_OP;
+    bj->job.store = batch->store;
+    bj->job.home = batch->done != NULL;
+    bj->job.call.deadline_ns = deadline_ns;
+    list_init(&bj->job.link);
+    return bj;
+}
+
+static enum mc_status make_exists_jobs(struct mc_store_batch *batch, uint64_t deadline_ns, struct list *jobs)
+{
+    batch->jobs_n = batch->left = (batch->n + CLIENT_EXISTS_MAX - 1) / CLIENT_EXISTS_MAX;
+    batch->jobs = calloc(batch->jobs_n, sizeof(*batch->jobs));
+    if (!batch->jobs)
+        return MC_ENOMEM;
+    for (uint32_t i = 0; i < batch->jobs_n; i++) {
+        struct batch_job *bj = job_init(batch, i, deadline_ns);
+        uint32_t at = i * CLIENT_EXISTS_MAX, rest = batch->n - at;
+
+        bj->open = true;
+        bj->job.finish = exists_finish;
+        bj->job.call.kind = CALL_EXISTS;
+        bj->job.call.exists.ops = batch->ops + at;
+        bj->job.call.exists.n = rest < CLIENT_EXISTS_MAX ? rest : CLIENT_EXISTS_MAX;
+        list_push_back(jobs, &bj->job.link);
+    }
+    return MC_OK;
+}
+
 static enum mc_status make_jobs(struct mc_store_batch *batch, uint64_t deadline_ns, struct list *jobs)
 {
+    if (only_asks(batch->ops, batch->n))
+        return make_exists_jobs(batch, deadline_ns, jobs);
     batch->jobs = calloc(batch->n, sizeof(*batch->jobs));
     if (!batch->jobs)
         return MC_ENOMEM;
+    batch->jobs_n = batch->n;
     for (uint32_t i = 0; i < batch->n; i++) {
-        struct batch_job *bj = &batch->jobs[i];
+        struct batch_job *bj = job_init(batch, i, deadline_ns);
 
-        bj->batch = batch;
-        bj->next = NO_OP;
         bj->open = batch->ops[i].result.status == MC_PENDING;
-        bj->job.store = batch->store;
         bj->job.finish = op_finish;
-        bj->job.home = batch->done != NULL;
         bj->job.call.kind = CALL_OP;
-        bj->job.call.deadline_ns = deadline_ns;
         bj->job.call.op = &batch->ops[i];
-        list_init(&bj->job.link);
     }
     if (batch->n > 1 && writes(batch->ops, batch->n) && chain(batch) != MC_OK)
         return MC_ENOMEM;
@@ -308,7 +358,7 @@ static void cancel_on_loop(struct loop *loop, void *arg)
         return;
     batch->cancelling = true;
     /* The last job's end may run `done`, which may free the batch: count what is open first. */
-    for (uint32_t i = 0, n = batch->n; i < n && batch->jobs; i++) {
+    for (uint32_t i = 0, n = batch->jobs_n; i < n; i++) {
         bool last = batch->left == 1;
 
         if (!batch->jobs[i].open)

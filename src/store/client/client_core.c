@@ -123,6 +123,7 @@ static enum mc_status check(const struct client_core *core, const struct client_
 {
     switch (call->kind) {
     case CALL_OP: return check_op(core, call->op, key);
+    case CALL_EXISTS: return call->exists.n <= CLIENT_EXISTS_MAX ? MC_OK : MC_EINVAL;
     case CALL_WHERE: return store_key_from(core->limits.ns, &call->where.key, key);
     case CALL_VIEW: return store_key_from(core->limits.ns, &call->view.key, key);
     case CALL_PART_BEGIN: return store_key_from(core->limits.ns, &call->part.key, key);
@@ -154,6 +155,7 @@ enum mc_status client_core_start(struct client_core *core, uint64_t now, struct 
     p->region_count = p->peers_tried_count = p->copies = p->pin_count = p->pin_peer_at = 0;
     p->length = p->written = p->waiting_since = p->token = 0;
     p->pin_places = NULL;
+    p->keys = NULL;
     p->call = call;
     p->key = key;
     p->reads = p->reads_few;
@@ -173,6 +175,16 @@ enum mc_status client_core_start(struct client_core *core, uint64_t now, struct 
     return MC_OK;
 }
 
+void client_call_end(struct client_call *call, enum mc_status status)
+{
+    call->status = status;
+    if (call->kind == CALL_OP)
+        call->op->result.status = status;
+    for (uint32_t i = 0; call->kind == CALL_EXISTS && i < call->exists.n; i++)
+        if (call->exists.ops[i].result.status == MC_PENDING)
+            call->exists.ops[i].result.status = status;
+}
+
 void client_end(struct client_core *core, struct client_private *p, enum mc_status status)
 {
     struct client_call *call = p->call;
@@ -181,15 +193,14 @@ void client_end(struct client_core *core, struct client_private *p, enum mc_stat
     client_get_fini(core, p);
     client_put_fini(core, p);
     free(p->pin_places);
+    free(p->keys);
     heap_del(&core->deadlines, &p->deadline);
     heap_del(&core->retries, &p->retry);
     list_del(&p->queue);
     list_del(&p->link);
     pool_put(&core->call_pool, p);
     call->priv = NULL;
-    call->status = status;
-    if (call->kind == CALL_OP)
-        call->op->result.status = status;
+    client_call_end(call, status);
     list_push_back(&core->done, &call->link);
 }
 
@@ -307,6 +318,7 @@ void client_run(struct client_core *core, uint64_t now, struct client_private *p
 {
     switch (p->call->kind) {
     case CALL_OP: run_op(core, now, p); break;
+    case CALL_EXISTS: client_exists_run(core, now, p); break;
     case CALL_PREFIX: client_prefix_run(core, now, p); break;
     case CALL_WHERE: client_locate(core, now, p, 0); break;
     case CALL_PIN: client_pin_run(core, now, p); break;
@@ -319,21 +331,6 @@ void client_run(struct client_core *core, uint64_t now, struct client_private *p
     }
 }
 
-static void exists_located(struct client_core *core, struct client_private *p)
-{
-    struct mc_store_result *r = &p->call->op->result;
-
-    if (p->place_count == 0) {
-        r->miss = p->miss;
-        client_end(core, p, p->miss == MC_MISS_MASTER_DOWN ? MC_EPEERDOWN : MC_ENOENT);
-        return;
-    }
-    r->length = p->places[0].length;
-    r->version = p->places[0].version;
-    memcpy(r->node, core->peers[p->places[0].peer].member.uuid, 16);
-    client_end(core, p, MC_OK);
-}
-
 void client_located(struct client_core *core, uint64_t now, struct client_private *p)
 {
     switch (p->call->kind) {
@@ -341,7 +338,7 @@ void client_located(struct client_core *core, uint64_t now, struct client_privat
         if (p->call->op->opcode == MC_GET)
             client_get_located(core, now, p);
         else
-            exists_located(core, p);
+            client_end(core, p, client_exists_result(core, p, &p->call->op->result));
         break;
     case CALL_WHERE:
         client_where_fill(core, p);

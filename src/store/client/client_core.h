@@ -40,6 +40,7 @@ struct client_bugs {
 
 enum client_call_kind {
     CALL_OP = 1, /* put, upsert, get, exists, remove: `op` */
+    CALL_EXISTS, /* many of those at once, in one message: `exists` */
     CALL_PREFIX,
     CALL_WHERE,
     CALL_PIN, /* pins.keys -> pins.token */
@@ -51,7 +52,10 @@ enum client_call_kind {
     CALL_MODEL,
 };
 
-enum { CLIENT_COPIES = MC_REPLICAS_MAX };
+enum {
+    CLIENT_COPIES = MC_REPLICAS_MAX,
+    CLIENT_EXISTS_MAX = 1024,
+};
 
 struct client_call {
     /* set by the caller */
@@ -61,6 +65,10 @@ struct client_call {
     void *user;
     union {
         struct mc_store_op *op; /* result goes into op->result */
+        struct {
+            struct mc_store_op *ops; /* those whose result is MC_PENDING are asked about, and have one afterwards */
+            uint32_t n;              /* up to CLIENT_EXISTS_MAX */
+        } exists;
         struct {
             const uint8_t (*ids)[16];
             uint32_t n, lease_ms;
@@ -106,7 +114,7 @@ struct client_call {
     };
 
     /* out, all kinds */
-    enum mc_status status; /* CALL_OP: as op->result.status */
+    enum mc_status status; /* CALL_OP: as op->result.status; CALL_EXISTS: of those that have got none of their own */
 
     /* the core's own */
     struct client_private *priv;
@@ -122,6 +130,8 @@ void client_core_set_bugs(struct client_core *core, struct client_bugs bugs);
 enum mc_status client_core_start(struct client_core *core, uint64_t now, struct client_call *call);
 /* Give it up: it comes out with MC_ECANCELED; when this returns nothing touches its memory any more. */
 void client_core_cancel(struct client_core *core, uint64_t now, struct client_call *call);
+/* How a call ended that was not started, or is done: its status, also that of its operations which have none yet. */
+void client_call_end(struct client_call *call, enum mc_status status);
 /* Next completed call, NULL: none. Asked by the shell after each event, and after start and cancel. */
 struct client_call *client_core_done(struct client_core *core);
 /* Complete every call with MC_ECLOSED. */

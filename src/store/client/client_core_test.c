@@ -193,11 +193,10 @@ static struct store_loc object_at(
         .generation = generation};
 }
 
-/* The master's answer to the last lookup: these copies of its only key, or why there are none. */
-static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, enum mc_miss miss)
+/* The master's answer to the last lookup: these copies of its keys, and for each key why there are none. */
+static void answers(struct fixture *f, const struct store_loc *locs, uint32_t n, struct slice misses)
 {
     struct store_msg reply;
-    uint8_t why = (uint8_t)miss;
     struct buf rows, list;
 
     assert_non_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
@@ -212,11 +211,19 @@ static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, 
     }
     for (uint32_t i = 0; i < n; i++)
         store_loc_put(&list, &locs[i]);
-    reply.found = (struct store_found){.rows = buf_slice(&rows), .locs = buf_slice(&list), .misses = slice_of(&why, 1)};
+    reply.found = (struct store_found){.rows = buf_slice(&rows), .locs = buf_slice(&list), .misses = misses};
     outbox_clear(&f->out);
     say(f, STORE_PEER_MASTER, &reply);
     buf_fini(&rows);
     buf_fini(&list);
+}
+
+/* Of its only key. */
+static void answer(struct fixture *f, const struct store_loc *locs, uint32_t n, enum mc_miss miss)
+{
+    uint8_t why = (uint8_t)miss;
+
+    answers(f, locs, n, slice_of(&why, 1));
 }
 
 /* ---- calls ---- */
@@ -830,6 +837,83 @@ static void test_put_is_cached(void **state)
     assert_hit(f, 'p');
 }
 
+/* ---- many questions at once ---- */
+
+enum { ASKED = 4 };
+
+/* Of four, one is answered already and one is no key. */
+static void ask_many(struct fixture *f, struct mc_store_op ops[ASKED])
+{
+    for (int i = 0; i < ASKED; i++)
+        ops[i] = (struct mc_store_op){.opcode = MC_EXISTS, .key = block((uint8_t)i), .result.status = MC_PENDING};
+    ops[0].result = (struct mc_store_result){.status = MC_OK, .length = 77};
+    ops[1].key.shard = 3;
+    ops[3].key = named();
+    outbox_clear(&f->out);
+    f->call = (struct client_call){
+        .kind = CALL_EXISTS, .exists = {ops, ASKED}, .deadline_ns = f->now + DEADLINE_MS * NS_PER_MS};
+    assert_int_equal(client_core_start(f->core, f->now, &f->call), MC_OK);
+    tick(f, 0);
+}
+
+static void assert_asked(struct fixture *f, const struct mc_store_op ops[ASKED], enum mc_status rest, enum mc_miss miss)
+{
+    assert_ptr_equal(client_core_done(f->core), &f->call);
+    assert_null(client_core_done(f->core));
+    assert_int_equal(ops[0].result.status, MC_OK);
+    assert_int_equal(ops[0].result.length, 77);
+    assert_int_equal(ops[1].result.status, MC_EINVAL);
+    assert_int_equal(ops[2].result.status, rest);
+    assert_int_equal(ops[2].result.miss, miss);
+}
+
+static void test_many_questions_are_one_message(void **state)
+{
+    static const uint8_t misses[] = {MC_MISS_EVICTED, MC_MISS_NONE};
+    struct fixture *f = *state;
+    struct mc_store_op ops[ASKED];
+    struct store_loc loc =
+        object_at(f, 2, 0, &(struct mc_key){.kind = MC_KEY_NAMED, .name = "name", .name_len = 4}, 11, 'a');
+
+    loc.key = 1;
+    loc.version = 5;
+    ask_many(f, ops);
+    assert_int_equal(outbox_count(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP), 1);
+    assert_int_equal(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP)->lookup.count, 2);
+    answers(f, &loc, 1, slice_of(misses, 2));
+    assert_asked(f, ops, MC_ENOENT, MC_MISS_EVICTED);
+    assert_int_equal(ops[3].result.status, MC_OK);
+    assert_int_equal(ops[3].result.length, LENGTH);
+    assert_int_equal(ops[3].result.node[0], 2);
+
+    loc.version = 4; /* of a name, nothing older than what was seen is given out */
+    ask_many(f, ops);
+    answers(f, &loc, 1, slice_of(misses, 2));
+    assert_asked(f, ops, MC_ENOENT, MC_MISS_EVICTED);
+    assert_int_equal(ops[3].result.status, MC_ENOENT);
+    assert_int_equal(ops[3].result.miss, MC_MISS_STALE);
+}
+
+static void test_many_questions_without_an_answer(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_store_op ops[ASKED];
+
+    f->sends_refused = 1; /* the queue is full: said again a little later */
+    ask_many(f, ops);
+    assert_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    tick(f, 10);
+    assert_non_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP));
+    client_core_cancel(f->core, f->now, &f->call);
+    assert_asked(f, ops, MC_ECANCELED, MC_MISS_NONE);
+
+    ask_many(f, ops);
+    tick(f, 410);
+    assert_asked(f, ops, MC_EPEERDOWN, MC_MISS_MASTER_DOWN);
+    ask_many(f, ops); /* at once, and it is not asked */
+    assert_asked(f, ops, MC_EPEERDOWN, MC_MISS_MASTER_DOWN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -855,6 +939,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_part_is_begun_at_the_next_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_with_unknown_outcome, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_is_cached, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_questions_are_one_message, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_questions_without_an_answer, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,6 +106,7 @@ struct client_private {
     bool maybe_stale;
     bool no_cache; /* the cache was tried */
     uint32_t promise_ms;
+    struct store_key *keys; /* of CALL_EXISTS, as its ops; `key` is one after the other of them */
 
     /* get */
     struct place places[CLIENT_COPIES];
@@ -223,6 +224,10 @@ struct cached *client_cache(
 void client_cache_place(struct client_core *core, const struct store_key *key, const struct place *place);
 void client_uncache(struct client_core *core, const struct store_key *key, uint64_t generation); /* 0: all places */
 void client_locate(struct client_core *core, uint64_t now, struct client_private *p, uint32_t promise_ms);
+void client_exists_run(struct client_core *core, uint64_t now, struct client_private *p);
+/* What an existence question says about the places found. The rest of *r is set. */
+enum mc_status client_exists_result(
+    const struct client_core *core, const struct client_private *p, struct mc_store_result *r);
 void client_lookups_flush(struct client_core *core, uint64_t now);
 bool client_place_of(
     struct client_core *core, const struct store_found *found, const struct store_loc *loc, struct place *out);

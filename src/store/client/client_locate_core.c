@@ -182,6 +182,15 @@ static void locate_without_master(struct client_core *core, uint64_t now, struct
     client_located(core, now, p);
 }
 
+/* The first connection takes a moment: a call that is early waits for it, once. */
+static bool wait_for_master(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    if (core->subscribed || !client_any_connecting(core, now) || p->tries++ > 0)
+        return false;
+    client_retry_at(core, p, now + WAIT_NODE_MS * NS_PER_MS); /* or when it is there */
+    return true;
+}
+
 void client_locate(struct client_core *core, uint64_t now, struct client_private *p, uint32_t promise_ms)
 {
     p->promise_ms = promise_ms;
@@ -190,11 +199,8 @@ void client_locate(struct client_core *core, uint64_t now, struct client_private
         return;
     }
     if (!client_master_up(core, now)) {
-        if (!core->subscribed && client_any_connecting(core, now) && p->tries++ == 0) {
-            client_retry_at(core, p, now + WAIT_NODE_MS * NS_PER_MS); /* or when it is there */
-            return;
-        }
-        locate_without_master(core, now, p);
+        if (!wait_for_master(core, now, p))
+            locate_without_master(core, now, p);
         return;
     }
     p->asks++;
@@ -310,6 +316,104 @@ void client_lookups_flush(struct client_core *core, uint64_t now)
 {
     while (!list_empty(&core->lookups_waiting))
         lookup_send(core, now);
+}
+
+/* ---- many questions at once ---- */
+
+enum mc_status client_exists_result(
+    const struct client_core *core, const struct client_private *p, struct mc_store_result *r)
+{
+    if (p->place_count == 0) {
+        r->miss = p->miss;
+        return p->miss == MC_MISS_MASTER_DOWN ? MC_EPEERDOWN : MC_ENOENT;
+    }
+    r->length = p->places[0].length;
+    r->version = p->places[0].version;
+    memcpy(r->node, core->peers[p->places[0].peer].member.uuid, 16);
+    return MC_OK;
+}
+
+/* The keys of those that wait for an answer; the others have one. */
+static bool exists_keys(struct client_core *core, struct client_private *p)
+{
+    struct mc_store_op *ops = p->call->exists.ops;
+
+    p->keys = malloc((p->call->exists.n + 1) * sizeof(*p->keys));
+    for (uint32_t i = 0; p->keys && i < p->call->exists.n; i++) {
+        enum mc_status status = store_key_from(core->limits.ns, &ops[i].key, &p->keys[i]);
+
+        if (status != MC_OK && ops[i].result.status == MC_PENDING)
+            ops[i].result.status = status;
+    }
+    return p->keys != NULL;
+}
+
+/* Nobody to ask. A location from the cache would be no answer: it says where a thing was. */
+static void exists_without_master(struct client_core *core, struct client_private *p)
+{
+    for (uint32_t i = 0; i < p->call->exists.n; i++)
+        if (p->call->exists.ops[i].result.status == MC_PENDING)
+            p->call->exists.ops[i].result.miss = MC_MISS_MASTER_DOWN;
+    client_end(core, p, MC_EPEERDOWN);
+}
+
+static void on_exists(
+    struct client_core *core, uint64_t now, struct request *request, enum mc_status status, const struct store_msg *msg)
+{
+    struct client_private *p = container_of(request, struct client_private, request);
+    uint32_t at = 0;
+
+    if (!msg || status != MC_OK) {
+        exists_without_master(core, p);
+        return;
+    }
+    p->key_index = 0;
+    for (uint32_t i = 0; i < p->call->exists.n; i++) {
+        struct mc_store_result *r = &p->call->exists.ops[i].result;
+
+        if (r->status != MC_PENDING)
+            continue;
+        p->key = p->keys[i];
+        take_answer(core, p, &msg->found, &at);
+        r->status = client_exists_result(core, p, r);
+        p->key_index++;
+    }
+    client_end(core, p, MC_OK);
+}
+
+void client_exists_run(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    const struct client_call *call = p->call;
+    struct store_msg msg = {.type = MSG_MASTER_LOOKUP};
+    uint32_t n = 0;
+    enum mc_status status;
+
+    if (!p->keys && !exists_keys(core, p)) {
+        client_end(core, p, MC_ENOMEM);
+        return;
+    }
+    if (!client_master_up(core, now)) {
+        if (!wait_for_master(core, now, p))
+            exists_without_master(core, p);
+        return;
+    }
+    buf_reset(&core->scratch);
+    for (uint32_t i = 0; i < call->exists.n; i++) {
+        if (call->exists.ops[i].result.status != MC_PENDING)
+            continue;
+        store_key_put(&core->scratch, &p->keys[i]);
+        n++;
+    }
+    msg.lookup = (struct store_lookup){
+        .ns = core->limits.ns, .keys = buf_slice(&core->scratch), .count = n, .promise_ms = core->limits.lease_ms};
+    p->stage = STAGE_ASK;
+    status = n ? client_ask(core, now, STORE_PEER_MASTER, &p->request, &msg, call->deadline_ns, on_exists) : MC_OK;
+    if (n == 0)
+        client_end(core, p, MC_OK);
+    else if (status == MC_AGAIN)
+        client_retry_at(core, p, now + BACKOFF_MS * NS_PER_MS);
+    else if (status != MC_OK)
+        exists_without_master(core, p);
 }
 
 /* What we found out ourselves; of a node that we have not reached yet, what the master says. */

@@ -66,9 +66,7 @@ static void on_ended(struct loop *loop, struct loop_task *task)
 
 static void job_fail(struct job *job, enum mc_status status)
 {
-    job->call.status = status;
-    if (job->call.kind == CALL_OP)
-        job->call.op->result = (struct mc_store_result){.status = status};
+    client_call_end(&job->call, status);
     job_end(job);
 }
 
