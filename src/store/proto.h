@@ -21,11 +21,12 @@
 #include "store/key.h"
 
 enum {
-    STORE_INLINE_MAX = 64 << 10,    /* payload of a put that travels in the message itself */
-    STORE_SPANS_MAX = 64,           /* source pieces of one put that is pulled */
-    STORE_KEYS_MAX = 16384,         /* keys in one lookup, ids in one prefix query */
-    STORE_RECORDS_MAX = 65536,      /* records in one other list */
-    STORE_SEGMENTS_MAX = 4096,      /* segments of one node */
+    STORE_INLINE_MAX = 64 << 10, /* payload of a put that travels in the message itself */
+    STORE_SPANS_MAX = 64,        /* source pieces of one put that is pulled */
+    STORE_KEYS_MAX = 16384,      /* keys in one lookup, ids in one prefix query */
+    STORE_RECORDS_MAX = 65536,   /* records in one other list */
+    STORE_SEGMENTS_MAX = 4096,   /* segments of one node, and its directory */
+    STORE_SEGMENT_NAMES = STORE_SEGMENTS_MAX - 1,
     STORE_NODES_MAX = 1024,         /* nodes of one cluster */
     STORE_PART_WRITE_MAX = 4 << 20, /* bytes of one part write message */
     STORE_REGION_KEY = 64,
@@ -236,7 +237,9 @@ struct store_welcome { /* its reply: inventory follows, then commits */
     uint64_t instance; /* random per start of the master */
     uint32_t forget_ms;
 };
-struct store_beat { /* node -> master, every 200 ms on its own connection, no reply */
+struct
+    store_beat { /* node -> master, every 200 ms on its own connection. Its request is the node's time when it was sent, so the
+                     * reply says from when the authority in it counts */
     uint8_t uuid[16];
     uint32_t epoch;
     bool draining;
@@ -322,6 +325,8 @@ struct store_msg {
         struct store_register reg;
         struct store_welcome welcome;
         struct store_beat beat;
+        uint32_t
+            authority_ms; /* reply of NODE_BEAT: the node's word on the names it holds counts for so long; 0: it does not */
         struct store_commit commit;
         struct slice verdicts;
         struct store_gone gone;

@@ -141,6 +141,21 @@ static void beat_get(struct cur *c, struct store_msg *m)
     }
 }
 
+static void authority_put(const struct store_msg *m, struct buf *b)
+{
+    put_field_u32(b, 1, m->authority_ms);
+}
+
+static void authority_get(struct cur *c, struct store_msg *m)
+{
+    for (struct field f; field_next(c, &f);) {
+        switch (f.id) {
+        case 1: m->authority_ms = field_u32(&f, "authority"); break;
+        default: field_unknown(&f);
+        }
+    }
+}
+
 static void commit_put(const struct store_msg *m, struct buf *b)
 {
     proto_slice_put(b, 1, m->commit.entries);
@@ -374,7 +389,7 @@ static void list_get(struct cur *c, struct store_msg *m)
 
 const struct proto_row proto_master_rows[] = {
     {MSG_NODE_REGISTER, register_put, welcome_put, register_get, welcome_get},
-    {MSG_NODE_BEAT, beat_put, NULL, beat_get, NULL},
+    {MSG_NODE_BEAT, beat_put, authority_put, beat_get, authority_get},
     {MSG_NODE_COMMIT, commit_put, verdicts_put, commit_get, verdicts_get},
     {MSG_NODE_GONE, gone_put, NULL, gone_get, NULL},
     {MSG_NODE_INVENTORY, commit_put, NULL, commit_get, NULL},

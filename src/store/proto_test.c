@@ -134,6 +134,7 @@ static uint32_t samples_make(struct store_msg *s, struct lists *l)
     SAMPLE(NODE_REGISTER, false, .reg = {.self = member(), .term_max = 12});
     SAMPLE(NODE_REGISTER, true, .welcome = {.term = 13, .instance = 99, .forget_ms = 600000});
     SAMPLE(NODE_BEAT, false, .beat = {.epoch = 3, .used = 5, .ledger.row[LEDGER_PRESENT] = {4, 2800}});
+    SAMPLE(NODE_BEAT, true, .authority_ms = 300);
     SAMPLE(NODE_COMMIT, false, .commit = {.entries = buf_slice(&l->entries)});
     SAMPLE(NODE_COMMIT, true, .verdicts = buf_slice(&l->verdicts));
     SAMPLE(NODE_GONE, false, .gone = {.generations = buf_slice(&l->numbers)});

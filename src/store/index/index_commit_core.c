@@ -3,7 +3,10 @@
  * Named keys. A living version is one or more copies that are not doomed, all of the same version. A version dies by dooming its
  * copies: queries do not see them any more, and each owner that can be reached is told to kill the header (a drop). The answer
  * of an upsert or remove waits for these owners. A doomed copy leaves the table when its owner confirms, reports without
- * it, restarts, or is forgotten. */
+ * it, restarts, or is forgotten.
+ *
+ * An owner that has not answered, because it cannot be reached or does not come to it, is not waited for without end: but at
+ * least until nobody believes it any more (struct member: believed). */
 #include "store/index/index_impl.h"
 
 #include <assert.h>
@@ -111,10 +114,15 @@ static void drop_send(struct index_core *core, struct drop *drop)
     drop->sent = core->port.send(core->port.ctx, core->members[drop->member].peer, &msg) == MC_OK;
 }
 
-static void pending_release(struct index_core *core, struct pending *pending)
+/* The answer may not leave before this one's authority has lapsed. */
+static void wait_lapse(const struct index_core *core, struct pending *pending, uint64_t believed)
 {
-    if (--pending->waiting > 0)
-        return;
+    if (pending && believed > pending->lapse && !core->bugs.forget_lapse)
+        pending->lapse = believed;
+}
+
+static void pending_end(struct index_core *core, struct pending *pending)
+{
     if (pending->peer) {
         pending->reply.verdicts = slice_of(pending->verdicts, pending->verdicts_len);
         index_reply(core, pending->peer, &pending->reply);
@@ -124,14 +132,58 @@ static void pending_release(struct index_core *core, struct pending *pending)
     pool_put(&core->pending_pool, pending);
 }
 
-static void drop_end(struct index_core *core, struct drop *drop)
+static void pending_release(struct index_core *core, uint64_t now, struct pending *pending)
+{
+    if (--pending->waiting > 0)
+        return;
+    if (pending->lapse <= now)
+        pending_end(core, pending);
+    else
+        core->lapse_at = deadline_min(core->lapse_at, pending->lapse);
+}
+
+static void lapses_tick(struct index_core *core, uint64_t now)
+{
+    if (now < core->lapse_at)
+        return;
+    core->lapse_at = DEADLINE_NONE;
+    list_for_each_safe (it, tmp, &core->pendings) {
+        struct pending *pending = list_entry(it, struct pending, link);
+
+        if (pending->waiting > 0)
+            continue;
+        if (pending->lapse <= now)
+            pending_end(core, pending);
+        else
+            core->lapse_at = deadline_min(core->lapse_at, pending->lapse);
+    }
+}
+
+static void drop_end(struct index_core *core, uint64_t now, struct drop *drop, bool answered)
 {
     struct pending *pending = drop->pending;
 
+    if (!answered && drop->named)
+        wait_lapse(core, pending, core->members[drop->member].believed);
     list_del(&drop->link);
     pool_put(&core->drop_pool, drop);
     if (pending)
-        pending_release(core, pending);
+        pending_release(core, now, pending);
+}
+
+bool index_owes(const struct index_core *core, uint64_t now, const struct member *member)
+{
+    uint64_t young = now + (core->limits.drop_ms - OWES_MS) * NS_PER_MS; /* deadline of one that old */
+
+    list_for_each (it, &core->drops) {
+        const struct drop *drop = list_entry(it, struct drop, link);
+
+        if (drop->deadline >= young)
+            return false; /* oldest first */
+        if (drop->member == number_of(core, member))
+            return true;
+    }
+    return false;
 }
 
 /* Doom one copy and tell its owner, if that can be reached; `pending` (may be NULL) waits for the answer. */
@@ -139,6 +191,8 @@ static void doom(struct index_core *core, uint64_t now, uint32_t entry, uint32_t
     struct pending *pending, bool replaced)
 {
     struct member *m = &core->members[copy->owner];
+    bool named = table_key(core->table, entry).kind == MC_KEY_NAMED;
+    bool reachable = m->peer && m->info.state != NODE_UNREACHABLE;
     struct drop *drop;
 
     if (core->bugs.forget_stamp) {
@@ -146,11 +200,12 @@ static void doom(struct index_core *core, uint64_t now, uint32_t entry, uint32_t
         return;
     }
     table_doom(core->table, entry, at);
-    if (!m->peer || m->info.state == NODE_UNREACHABLE)
-        return;
-    drop = pool_get_zero(&core->drop_pool);
-    if (!drop) { /* so many at once: it is told with the doomed ones of its next report */
-        m->redrop_at = now + REDROP_MS * NS_PER_MS;
+    drop = reachable ? pool_get_zero(&core->drop_pool) : NULL;
+    if (!drop) {
+        if (reachable) /* so many at once: it is told with the doomed ones of its next report */
+            m->redrop_at = now + REDROP_MS * NS_PER_MS;
+        if (named)
+            wait_lapse(core, pending, m->believed);
         return;
     }
     *drop = (struct drop){
@@ -160,12 +215,23 @@ static void doom(struct index_core *core, uint64_t now, uint32_t entry, uint32_t
         .deadline = now + core->limits.drop_ms * NS_PER_MS,
         .member = copy->owner,
         .replaced = replaced,
+        .named = named,
     };
     list_push_back(&core->drops, &drop->link);
     if (pending)
         pending->waiting++;
     core->stats.drops++;
     drop_send(core, drop);
+}
+
+/* A copy that is dying under another hand and may be believed yet: whoever is told that it is dead waits as if he had killed it. */
+static void doom_again(struct index_core *core, uint64_t now, uint32_t entry, uint32_t at,
+    const struct table_copy *copy, struct pending *pending)
+{
+    bool named = table_key(core->table, entry).kind == MC_KEY_NAMED;
+
+    if (named && core->members[copy->owner].believed > now)
+        doom(core, now, entry, at, copy, pending, true);
 }
 
 static bool living(const struct index_core *core, const struct store_key *key)
@@ -179,7 +245,7 @@ static bool living(const struct index_core *core, const struct store_key *key)
     return false;
 }
 
-/* Doom every living copy of a key with a version below `version`, of those at `node` if that is not empty. False: there was none. */
+/* Doom every copy of a key with a version below `version`, of those at `node` if that is not empty. False: none of them lived. */
 static bool doom_older(struct index_core *core, uint64_t now, const struct store_key *key, uint64_t version,
     struct slice node, struct pending *pending, bool replaced)
 {
@@ -194,9 +260,12 @@ static bool doom_older(struct index_core *core, uint64_t now, const struct store
 
         next = at;
         more = table_next(core->table, entry, &next, &copy);
-        if (this.doomed || this.version >= version ||
-            (node.len && !store_member_is(&core->members[this.owner].info, node)))
+        if (this.version >= version || (node.len && !store_member_is(&core->members[this.owner].info, node)))
             continue;
+        if (this.doomed) {
+            doom_again(core, now, entry, at, &this, pending);
+            continue;
+        }
         any = true;
         doom(core, now, entry, at, &this, pending, replaced);
     }
@@ -226,19 +295,19 @@ void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, c
         struct drop *drop = list_entry(it, struct drop, link);
 
         if (drop->request == msg->request && drop->member == number_of(core, m)) {
-            drop_end(core, drop);
+            drop_end(core, now, drop, true);
             break;
         }
     }
 }
 
-void index_drops_of_member_end(struct index_core *core, struct member *member)
+void index_drops_of_member_end(struct index_core *core, uint64_t now, struct member *member)
 {
     list_for_each_safe (it, tmp, &core->drops) {
         struct drop *drop = list_entry(it, struct drop, link);
 
         if (drop->member == number_of(core, member))
-            drop_end(core, drop);
+            drop_end(core, now, drop, false);
     }
 }
 
@@ -256,18 +325,21 @@ void index_drops_tick(struct index_core *core, uint64_t now)
 
         if (now >= drop->deadline) {
             core->members[drop->member].redrop_at = now; /* it stays doomed and is told again */
-            drop_end(core, drop);
+            drop_end(core, now, drop, false);
         } else if (!drop->sent) {
             drop_send(core, drop);
         } else {
             break; /* oldest first, and those not sent are seldom */
         }
     }
+    lapses_tick(core, now);
 }
 
 uint64_t index_drops_wake(const struct index_core *core)
 {
-    return list_empty(&core->drops) ? DEADLINE_NONE : list_first(&core->drops, struct drop, link)->deadline;
+    return list_empty(&core->drops)
+               ? core->lapse_at
+               : deadline_min(core->lapse_at, list_first(&core->drops, struct drop, link)->deadline);
 }
 
 void index_redrop(struct index_core *core, uint64_t now, struct member *member)
@@ -392,6 +464,7 @@ static struct store_verdict commit_named(
             return (struct store_verdict){MC_ESTALE, version};
     } else if (!(e->flags & STORE_REPLACE) && version && any_readable(core, entry)) {
         core->stats.lost_races++;
+        doom_older(core, now, &e->key, version, (struct slice){0}, pending, true); /* they are doomed all */
         return (struct store_verdict){MC_EEXIST, version};
     } else {
         version = next_version(core);
@@ -402,6 +475,7 @@ static struct store_verdict commit_named(
         return (struct store_verdict){MC_EBUSY, 0};
     if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, (struct slice){0}, pending, true))
         core->stats.upserts++;
+    wait_lapse(core, pending, core->believed);
     return (struct store_verdict){MC_OK, version};
 }
 
@@ -438,7 +512,7 @@ void index_on_commit(struct index_core *core, uint64_t now, uint32_t peer, const
 
         store_verdict_put(&core->out, &verdict);
     }
-    if (pending->waiting > 1) { /* kept for when the old owners have answered */
+    if (pending->waiting > 1 || pending->lapse > now) { /* kept for when nobody believes the old owners any more */
         pending->verdicts = malloc(core->out.len + 1);
         if (pending->verdicts) {
             memcpy(pending->verdicts, core->out.data, core->out.len);
@@ -446,7 +520,7 @@ void index_on_commit(struct index_core *core, uint64_t now, uint32_t peer, const
         } else {
             pending->reply.status = MC_EBUSY;
         }
-        pending_release(core, pending);
+        pending_release(core, now, pending);
         return;
     }
     pending->reply.verdicts = buf_slice(&core->out);
@@ -472,7 +546,11 @@ static void report_one(struct index_core *core, uint64_t now, struct member *m, 
     }
     entry = e->key.kind == MC_KEY_NAMED ? table_find(core->table, &e->key) : TABLE_NONE;
     version = entry == TABLE_NONE ? 0 : table_version(core->table, entry);
-    if (add(core, m, &e->key, &copy) != MC_OK || e->key.kind != MC_KEY_NAMED)
+    if (add(core, m, &e->key, &copy) != MC_OK) {
+        m->unlisted |= e->key.kind == MC_KEY_NAMED;
+        return;
+    }
+    if (e->key.kind != MC_KEY_NAMED)
         return;
     if (e->version < floor_of(core, &e->key)) {
         entry = table_find_copy(core->table, owner, e->generation, &at);
@@ -558,7 +636,8 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
         core->stats.removes++;
         if (msg->remove.key.kind == MC_KEY_NAMED)
             tomb_set(core, &msg->remove.key, version + 1);
+        wait_lapse(core, pending, core->believed);
         index_ghost_set(core, &msg->remove.key, false);
     }
-    pending_release(core, pending);
+    pending_release(core, now, pending);
 }

@@ -27,11 +27,13 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
         .lease_ms = or_default(limits->lease_ms, 5000),
         .drop_ms = or_default(limits->drop_ms, 1000),
         .models_max = or_default(limits->models_max, 1024),
+        .authority_ms = or_default(limits->authority_ms, 300),
     };
     core->port = *port;
     core->seed = seed;
     core->next_request = 1;
-    core->catch_up_at = DEADLINE_NONE;
+    core->catch_up_at = core->lapse_at = DEADLINE_NONE;
+    core->believed = limits->heir_at ? limits->heir_at + index_believed_ns(core) : 0;
     core->stats.term = limits->term ? limits->term : 1;
     core->stats.instance = instance;
     list_init(&core->pendings);

@@ -8,6 +8,8 @@
  *   client    subscribe -> members; lookup, prefix, remove
  *   upsert    commit(replace) -> index shows the new one at once -> drop to every reachable old owner -> their answers ->
  *             verdict. An owner that cannot be reached keeps a doomed copy here and is told when it reports.
+ *   authority given with the answer to a beat: until it has lapsed readers of the node's host take its word for what its names mean.
+ *             So no upsert and no removal is acknowledged before the old owner has answered *or* its authority has lapsed.
  *
  * Peers: connections, numbered by the shell from 1. A node has one control connection (role node); heartbeats may come over
  * any connection and name their node. Threads: one. */
@@ -27,14 +29,17 @@ struct index_limits {        /* 0: the default */
     uint32_t promise_max_ms; /* 60,000: longest promise */
     uint32_t lease_ms;       /* 5000: what MC_LEASE_MASTER stands for */
     uint32_t drop_ms; /* 1000: how long upsert and remove wait for a reachable owner before it counts as unreachable */
-    uint32_t models_max; /* 1024 */
-    uint64_t term;       /* first term to use; the shell gives the highest it has kept, plus one. 0: 1 */
+    uint32_t models_max;   /* 1024 */
+    uint32_t authority_ms; /* 300: how long a node's word on its names counts after a beat (049) */
+    uint64_t heir_at; /* when this master began where another may have given authority before it; 0: there was none */
+    uint64_t term;    /* first term to use; the shell gives the highest it has kept, plus one. 0: 1 */
 };
 
 /* Plantable faults, for the proof that tests/sim finds such things. Zero in production. */
 struct index_bugs {
     bool keep_term;    /* terms of nodes are not looked at */
     bool forget_stamp; /* upsert and remove do not tell the old owners */
+    bool forget_lapse; /* ... nor wait until nobody believes one of them that has not answered */
 };
 
 /* `instance` is random per start; `seed` keys the tables. MC_OK, MC_ENOMEM. */

@@ -361,6 +361,149 @@ static void test_lost_ephemeral_nodes_make_room(void **state)
     assert_int_equal(outbox_find(&f->out, 1, MSG_NODE_INVENTORY)->status, MC_OK);
 }
 
+/* ---- authority ---- */
+
+/* What the beat of node `peer` is answered. */
+static uint32_t authority(struct fixture *f, uint32_t peer, uint32_t epoch)
+{
+    struct store_msg msg = {.type = MSG_NODE_BEAT, .beat.epoch = epoch};
+
+    memset(msg.beat.uuid, (int)peer, 16);
+    say(f, peer, msg);
+    assert_non_null(outbox_find(&f->out, peer, MSG_NODE_BEAT));
+    return outbox_find(&f->out, peer, MSG_NODE_BEAT)->authority_ms;
+}
+
+static void drop_answered(struct fixture *f, uint32_t peer, uint64_t of)
+{
+    const struct store_msg *drop = outbox_find(&f->out, peer, MSG_NODE_DROP);
+    uint8_t generation[8];
+    struct store_msg reply;
+
+    assert_non_null(drop);
+    reply = store_msg_reply(drop, MC_OK);
+    le64_put(generation, of);
+    reply.drop.generations = slice_of(generation, 8);
+    say(f, peer, reply);
+}
+
+/* sent + 300 ms <= received + 330 ms: nothing is acknowledged past its owner before. */
+static void test_nobody_is_passed_over_before_his_authority_has_lapsed(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t beaten;
+
+    commit(f, 1, 11, 0);
+    tick_at(f, f->now + NS_PER_MS); /* what its inventory left to do */
+    assert_int_equal(authority(f, 1, 1), 300);
+    beaten = f->now;
+    index_core_on_peer_down(f->core, f->now, 1);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, f->now);
+    assert_int_equal(index_core_wake(f->core), beaten + 330 * NS_PER_MS);
+    tick_at(f, beaten + 330 * NS_PER_MS - 1);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, beaten + 330 * NS_PER_MS);
+    assert_int_equal(store_verdict_at(outbox_find(&f->out, 2, MSG_NODE_COMMIT)->verdicts, 0).status, MC_OK);
+}
+
+/* The old one is dying under the hand of an upsert when somebody removes the new one. */
+static void test_a_removal_waits_for_what_others_are_killing(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg remove = {.type = MSG_MASTER_REMOVE, .remove = {.key = name_key(), .force = true}};
+    uint64_t beaten;
+
+    commit(f, 1, 11, 0);
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+    beaten = f->now;
+    index_core_on_peer_down(f->core, f->now, 1);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    say(f, CLIENT, remove);
+    drop_answered(f, 2, 21);
+    assert_null(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE));
+    tick_at(f, beaten + 330 * NS_PER_MS);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_MASTER_REMOVE)->status, MC_OK);
+}
+
+/* One that was not told, or has not answered, or holds what we do not know. */
+static void test_authority_is_for_those_who_hold_nothing_dead(void **state)
+{
+    struct fixture *f = *state;
+    struct store_msg beat = {.type = MSG_NODE_BEAT, .beat.epoch = 9};
+
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+    assert_int_equal(authority(f, 1, 2), 0); /* another epoch */
+    say(f, 2, beat);                         /* nobody */
+    assert_int_equal(outbox_find(&f->out, 2, MSG_NODE_BEAT)->authority_ms, 0);
+
+    commit(f, 1, 11, 0);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    assert_int_equal(authority(f, 1, 1), 300); /* it may be answering */
+    f->now += 20 * NS_PER_MS;
+    assert_int_equal(authority(f, 1, 1), 0); /* its heart beats, and it does not answer */
+    tick_at(f, f->now + NS_PER_S);           /* given up on */
+    assert_int_equal(authority(f, 1, 1), 0);
+    tick_at(f, f->now + 100 * NS_PER_MS);
+    drop_answered(f, 1, 11);
+    tick_at(f, f->now + 200 * NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+
+    node_up(f, 1, 1, 0); /* connected anew */
+    assert_int_equal(authority(f, 1, 1), 0);
+    inventory_empty(f, 1);
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+}
+
+/* A put that comes second is told that the first is there: so it waits for the same end of what was before. */
+static void test_whoever_comes_second_waits_too(void **state)
+{
+    struct fixture *f = *state;
+
+    commit(f, 1, 11, 0);
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, STORE_REPLACE);
+    say_entry(f, 2, MSG_NODE_COMMIT, 22, 0, 0);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    drop_answered(f, 1, 11); /* the second drop */
+    assert_int_equal(outbox_count(&f->out, 2, MSG_NODE_COMMIT), 1);
+    assert_int_equal(store_verdict_at(outbox_find(&f->out, 2, MSG_NODE_COMMIT)->verdicts, 0).status, MC_EEXIST);
+}
+
+/* Copies of a node that came back empty, and those of nodes that have not come back to a new master, are not in the index. */
+static void test_those_that_are_not_known_are_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct store_port port = {.ctx = f, .send = on_send};
+    struct index_limits limits = {.objects_max = 1000, .peers_max = 16, .term = 2, .heir_at = f->now};
+    uint64_t since;
+
+    commit(f, 1, 11, 0);
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+    since = f->now;
+    node_up(f, 1, 2, 0);
+    say_entry(f, 2, MSG_NODE_COMMIT, 21, 0, 0);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, since + 330 * NS_PER_MS);
+    assert_non_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+
+    index_core_destroy(f->core);
+    assert_int_equal(index_core_create(&limits, &port, 78, 1, &f->core), MC_OK);
+    f->now = since = limits.heir_at;
+    node_up(f, 2, 1, 0);
+    inventory_empty(f, 2);
+    say_entry(f, 2, MSG_NODE_COMMIT, 31, 0, 0);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, since + 330 * NS_PER_MS);
+    assert_non_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +518,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_remove_respects_promises, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_at_one_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_masters_own_lease, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_is_passed_over_before_his_authority_has_lapsed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_removal_waits_for_what_others_are_killing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_authority_is_for_those_who_hold_nothing_dead, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_whoever_comes_second_waits_too, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_those_that_are_not_known_are_waited_for, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@ enum {
     MEMBERS_PUSH_MS = 1000, /* changes of numbers (not of states) are told that often */
     DROP_BATCH = 1024,
     REDROP_MS = 100,
+    OWES_MS = 20, /* a drop that has waited longer for its answer costs the node its authority */
     CATCH_UP_MS = 10,
     GHOSTS = 1 << 14, /* remembered evictions */
     TOMBS_MAX = 1 << 16,
@@ -42,6 +43,8 @@ struct member {
     struct buf promises; /* generations */
     uint32_t promise_ms; /* longest of them */
     uint64_t promise_at; /* flush then; DEADLINE_NONE */
+    uint64_t believed;   /* its authority has lapsed then, by our clock */
+    bool unlisted; /* it holds something the full index could not take: it is given none before it reports again */
 };
 
 /* Commit with upserts, or remove, that waits for owners to kill old headers. */
@@ -49,6 +52,7 @@ struct pending {
     struct list link;
     uint32_t peer;
     uint32_t waiting; /* drops under way, + 1 while it is being built */
+    uint64_t lapse;   /* ... and not before then: somebody who has not answered may be believed that long */
     struct store_msg reply;
     uint8_t *verdicts;
     size_t verdicts_len;
@@ -61,6 +65,7 @@ struct drop {
     uint16_t member;
     bool sent;
     bool replaced;
+    bool named;
 };
 
 struct peer {
@@ -101,6 +106,8 @@ struct index_core {
     uint64_t next_request;
     uint64_t next_push;   /* of members' numbers */
     uint64_t catch_up_at; /* when those that are behind are told; DEADLINE_NONE */
+    uint64_t lapse_at;    /* the first lapse a pending waits for, and for nothing else; DEADLINE_NONE */
+    uint64_t believed;    /* somebody whose copies we do not know (any more) may be believed until then */
     uint64_t counter;     /* of versions in this term */
     uint64_t seed;
     struct index_stats stats;
@@ -137,7 +144,8 @@ void index_on_remove(struct index_core *core, uint64_t now, uint32_t peer, const
 void index_on_drop_reply(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void index_drops_tick(struct index_core *core, uint64_t now);
 uint64_t index_drops_wake(const struct index_core *core);
-void index_drops_of_member_end(struct index_core *core, struct member *member);  /* it cannot be reached */
+bool index_owes(const struct index_core *core, uint64_t now, const struct member *member); /* an answer, for OWES_MS */
+void index_drops_of_member_end(struct index_core *core, uint64_t now, struct member *member); /* it cannot be reached */
 void index_pending_of_peer_end(struct index_core *core, uint32_t peer);          /* nobody waits for the answer */
 void index_redrop(struct index_core *core, uint64_t now, struct member *member); /* tell it its doomed copies */
 void index_lose_all(struct index_core *core, struct member *member);             /* its copies are gone */
@@ -149,6 +157,13 @@ void index_on_prefix(struct index_core *core, uint64_t now, uint32_t peer, const
 void index_on_list(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void index_on_model(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
 void index_ghost_set(struct index_core *core, const struct store_key *key, bool evicted);
+
+/* Authority counts from when the node has sent its beat, by its clock. By ours it has lapsed a tenth later than if it counted from
+ * when the beat was received:   sent + authority  <=  received + authority + authority / 10   also where one clock is the faster. */
+static inline uint64_t index_believed_ns(const struct index_core *core)
+{
+    return core->limits.authority_ms * (NS_PER_MS + NS_PER_MS / 10);
+}
 
 static inline void index_reply(struct index_core *core, uint32_t peer, const struct store_msg *reply)
 {

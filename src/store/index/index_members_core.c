@@ -20,6 +20,11 @@ static uint16_t number_of(const struct index_core *core, const struct member *me
     return (uint16_t)(member - core->members);
 }
 
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 bool index_readable(const struct index_core *core, uint16_t owner)
 {
     const struct member *m = &core->members[owner];
@@ -48,7 +53,7 @@ static void update_state(struct index_core *core, struct member *m, uint64_t now
     m->changed = true;
     index_log(core, LOG_LEVEL_INFO, "node %s epoch %u state %d to %d", m->info.name, m->info.epoch, was, is);
     if (is == NODE_UNREACHABLE)
-        index_drops_of_member_end(core, m);
+        index_drops_of_member_end(core, now, m);
     else if (was == NODE_UNREACHABLE && m->welcomed && !m->reporting)
         m->redrop_at = now; /* what it could not be told meanwhile */
 }
@@ -79,6 +84,7 @@ static void forget(struct index_core *core, uint64_t now, struct member *m)
     if (m->peer)
         core->peers[m->peer].member = MEMBER_NONE; /* its next commit is refused, and it registers anew */
     index_lose_all(core, m);
+    core->believed = later(core->believed, m->believed);
     buf_fini(&m->promises);
     m->used = false;
     push(core, now, NULL, uuid);
@@ -152,11 +158,13 @@ void index_on_register(struct index_core *core, uint64_t now, uint32_t peer, con
     }
     if (m->peer && m->peer != peer) { /* it has connected anew before we noticed that the old connection is gone */
         core->peers[m->peer].member = MEMBER_NONE;
-        index_drops_of_member_end(core, m);
+        index_drops_of_member_end(core, now, m);
     }
     restarted = m->info.epoch != msg->reg.self.epoch;
-    if (restarted && m->info.epoch)
+    if (restarted && m->info.epoch) {
         index_lose_all(core, m);
+        core->believed = later(core->believed, m->believed);
+    }
     if (restarted) {
         m->welcomed = false;
         m->beat = (struct store_beat){0};
@@ -173,6 +181,7 @@ void index_on_register(struct index_core *core, uint64_t now, uint32_t peer, con
     m->welcomed = true;
     m->reporting = true;
     m->draining = false;
+    m->unlisted = false;
     m->changed = true;
     m->round++;
     core->peers[peer].member = number_of(core, m);
@@ -183,13 +192,19 @@ void index_on_register(struct index_core *core, uint64_t now, uint32_t peer, con
     index_reply(core, peer, &reply);
 }
 
-void index_on_beat(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+/* For how long may a node's own word on its names count? Not at all while it may hold one that is dead here, or that we do not know of. */
+static uint32_t authority(struct index_core *core, uint64_t now, struct member *m)
 {
-    const struct store_beat *beat = &msg->beat;
-    struct member *m = find(core, beat->uuid);
+    if (now >= m->redrop_at)
+        index_redrop(core, now, m);
+    if (!m->peer || m->reporting || m->unlisted || m->redrop_at != DEADLINE_NONE || index_owes(core, now, m))
+        return 0;
+    m->believed = later(m->believed, now + index_believed_ns(core));
+    return core->limits.authority_ms;
+}
 
-    if (!m || m->info.epoch != beat->epoch)
-        return;
+static void on_beat(struct index_core *core, uint64_t now, struct member *m, const struct store_beat *beat)
+{
     m->dirty |= m->info.used != beat->used || m->info.objects != beat->objects || m->info.hits != beat->hits;
     m->beat = *beat;
     m->info.capacity = beat->capacity;
@@ -203,12 +218,24 @@ void index_on_beat(struct index_core *core, uint64_t now, uint32_t peer, const s
     update_state(core, m, now);
 }
 
+void index_on_beat(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
+{
+    struct member *m = find(core, msg->beat.uuid);
+    struct store_msg reply = store_msg_reply(msg, MC_OK);
+
+    if (m && m->info.epoch == msg->beat.epoch) {
+        on_beat(core, now, m, &msg->beat);
+        reply.authority_ms = authority(core, now, m);
+    }
+    index_reply(core, peer, &reply);
+}
+
 void index_member_down(struct index_core *core, uint64_t now, struct member *member)
 {
     member->peer = 0;
     member->heard = now; /* from now on it counts towards being forgotten */
     update_state(core, member, now);
-    index_drops_of_member_end(core, member);
+    index_drops_of_member_end(core, now, member);
 }
 
 /* ---- telling clients ---- */

@@ -126,8 +126,10 @@ static void peer_down(void *user, uint32_t peer)
 static void peer_message(void *user, uint32_t peer, const struct store_msg *msg)
 {
     struct store_master *master = user;
+    /* What a beat is answered with counts from when it was sent, which may be later than when this turn of the loop began. */
+    uint64_t now = msg->type == MSG_NODE_BEAT ? now_ns() : loop_now_ns(master->loop);
 
-    index_core_on_message(master->core, loop_now_ns(master->loop), peer, msg);
+    index_core_on_message(master->core, now, peer, msg);
     settle(master);
 }
 
@@ -386,6 +388,8 @@ static enum mc_status start_core(struct store_master *master, const struct store
     if (status != MC_OK)
         return status;
     limits.term = master->term_kept + 1;
+    if (master->term_kept || !master->state.path[0]) /* without a state directory nobody can tell */
+        limits.heir_at = now_ns();
     master->port = (struct store_port){.ctx = master, .send = port_send, .log = store_log};
     random_bytes(random, sizeof(random));
     status = index_core_create(&limits, &master->port, random[0], random[1], &master->core);
