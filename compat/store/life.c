@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "compat/env/env.h"
 #include "compat/store/client_impl.h"
-#include "store/client/own.h"
+#include "store/client/near.h"
 
 /* ---- create, destroy ---- */
 

@@ -70,6 +70,8 @@ static void on_deliver(struct world *world, struct event *event)
 
     if (to->index)
         index_core_on_message(to->index, world->now, peer, &msg);
+    if (to->node && msg.type == MSG_NODE_BEAT && msg.authority_ms) /* as its heart does */
+        names_extend(to->names, msg.request + msg.authority_ms * NS_PER_MS);
     if (to->node)
         node_core_on_message(to->node, world->now, peer, &msg);
     if (to->client)
@@ -257,9 +259,14 @@ static void net_segments(void *ctx, uint32_t peer, struct slice segments)
 
 /* ---- copies ---- */
 
+bool same_host(const struct proc *a, const struct proc *b)
+{
+    return (a->number + b->number) % 2 == 0;
+}
+
 static bool shared_memory(const struct copy *copy)
 {
-    return (copy->proc->number + copy->other->number) % 2 == 0;
+    return same_host(copy->proc, copy->other);
 }
 
 /* Events name copies by number: addresses come again. */
@@ -546,7 +553,7 @@ static uint32_t net_distance(void *ctx, const struct store_member *member)
 
     for (uint32_t i = 1; i <= world->nodes_n; i++)
         if (memcmp(world->procs[i].uuid, member->uuid, 16) == 0)
-            return (proc->number + i) % 2 == 0 ? 0 : 2;
+            return same_host(proc, &world->procs[i]) ? 0 : 2;
     return 2;
 }
 

@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/rng.h"
 #include "store/client/client_core.h"
+#include "store/names.h"
 #include "store/index/index_core.h"
 #include "store/node/node_core.h"
 
@@ -38,7 +39,7 @@ enum {
     VALUE_SIZE_MAX = 12000,
 };
 
-enum bug { BUG_NONE, BUG_GENERATION, BUG_ACK_EARLY, BUG_STAMP, BUG_REUSE, BUG_TERM, BUGS };
+enum bug { BUG_NONE, BUG_GENERATION, BUG_ACK_EARLY, BUG_STAMP, BUG_REUSE, BUG_TERM, BUG_LAPSE, BUGS };
 
 enum proc_kind { PROC_MASTER, PROC_NODE, PROC_CLIENT };
 
@@ -61,6 +62,8 @@ struct proc {
     uint32_t epoch;
     uint8_t *memory[SEGMENTS];
     uint64_t memory_size;
+    struct names *names; /* node: as others of its host have it mapped, also while it is stopped, and when it is dead */
+    struct names_view view;
     uint64_t started;
     bool draining;            /* node */
     uint64_t accepted;        /* ... objects until it began to drain */
@@ -176,7 +179,7 @@ struct world {
     uint64_t seen[CLIENTS_MAX][NAMES]; /* newest version each reader saw */
     struct value *values;
     uint32_t values_n;
-    uint64_t ops, oks, hits, misses, failures;
+    uint64_t ops, oks, hits, misses, near, failures;
     char failure[256];
 };
 
@@ -201,6 +204,7 @@ void link_reset(struct world *world, struct link *link);
 void link_dial(struct world *world, struct link *link);
 void link_add(struct world *world, struct proc *a, struct proc *b, uint32_t peer_a, uint32_t peer_b, bool wanted);
 void net_proc_gone(struct world *world, struct proc *proc);
+bool same_host(const struct proc *a, const struct proc *b);
 
 /* work.c */
 void work_start(struct proc *client);

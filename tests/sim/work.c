@@ -216,6 +216,14 @@ static void get_go(struct op *op)
         op->sop.spans = op->span;
         op->sop.nspans = 2;
     }
+    if (op->named && !op->final && near_get(op)) {
+        op->call.status = MC_OK;
+        op->client->running++;
+        world->ops++;
+        world->near++;
+        work_done(op->client, &op->call);
+        return;
+    }
     op_go(op);
 }
 

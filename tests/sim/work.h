@@ -46,6 +46,9 @@ void block_key(struct world *world, uint32_t block, struct mc_key *key);
 uint64_t length_of(uint32_t value);
 bool is_content(const uint8_t *bytes, uint32_t value, uint64_t from, uint64_t len);
 
+/* near.c: do it from the memory of a node of this host. False: nothing was done. */
+bool near_get(struct op *op);
+
 /* Start an operation; work_done() gets it at its end. */
 void go_get(struct proc *client, bool named, uint32_t key, bool final);
 void go_simple(struct proc *client, enum mc_store_opcode opcode, bool named, uint32_t key, bool must_find);

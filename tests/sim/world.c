@@ -184,7 +184,7 @@ static void on_beat(struct world *world, struct event *event)
 {
     struct proc *proc = event->proc;
     struct proc *master = &world->procs[0];
-    struct store_msg msg = {.type = MSG_NODE_BEAT};
+    struct store_msg msg = {.type = MSG_NODE_BEAT, .request = world->now};
     struct link *link = NULL;
 
     for (uint32_t i = 0; i < world->links_n; i++)
@@ -205,6 +205,7 @@ static void start_master(struct world *world, struct proc *proc, const struct st
     struct index_limits limits = {.objects_max = 100000,
         .peers_max = 64,
         .forget_ms = 600000,
+        .heir_at = proc->incarnation > 1 ? world->now : 0,
         .term = lost ? 1000000 + world->now / NS_PER_MS : world->term_kept + 1};
 
     if (world->bug == BUG_TERM)
@@ -212,8 +213,25 @@ static void start_master(struct world *world, struct proc *proc, const struct st
 
     if (index_core_create(&limits, port, rng_u64(&world->rng), rng_u64(&world->rng), &proc->index) != MC_OK)
         abort();
-    index_core_set_bugs(
-        proc->index, (struct index_bugs){.keep_term = world->bug == BUG_TERM, .forget_stamp = world->bug == BUG_STAMP});
+    index_core_set_bugs(proc->index, (struct index_bugs){.keep_term = world->bug == BUG_TERM,
+                                         .forget_stamp = world->bug == BUG_STAMP,
+                                         .forget_lapse = world->bug == BUG_LAPSE});
+}
+
+/* Its own is another page than that of an earlier incarnation, which nobody maps any more. */
+static void names_make(struct proc *proc)
+{
+    size_t size = names_size(SEGMENTS * proc->memory_size);
+
+    free(proc->names);
+    size = (size + 63) / 64 * 64;
+    proc->names = aligned_alloc(64, size);
+    if (!proc->names)
+        abort();
+    memset(proc->names, 0, size);
+    names_init(proc->names, size);
+    if (!names_open(proc->names, size, &proc->view))
+        abort();
 }
 
 static void start_node(struct world *world, struct proc *proc, const struct store_port *port)
@@ -235,7 +253,9 @@ static void start_node(struct world *world, struct proc *proc, const struct stor
         memory[i].size = proc->memory_size;
         memcpy(memory[i].region, &proc->number, sizeof(proc->number));
     }
-    if (node_core_create(&limits, port, &self, memory, SEGMENTS, rng_u64(&world->rng), &proc->node) != MC_OK)
+    names_make(proc);
+    if (node_core_create(&limits, port, &self, memory, SEGMENTS, &(struct node_names){.table = proc->names},
+            rng_u64(&world->rng), &proc->node) != MC_OK)
         abort();
     node_core_set_bugs(proc->node,
         (struct node_bugs){.ack_early = world->bug == BUG_ACK_EARLY, .reuse_early = world->bug == BUG_REUSE});
@@ -397,6 +417,7 @@ void world_destroy(struct world *world)
             proc_kill(&world->procs[i]);
         for (int s = 0; s < SEGMENTS; s++)
             free(world->procs[i].memory[s]);
+        free(world->procs[i].names);
     }
     while (world->heap_n)
         event_free(queue_get(world));

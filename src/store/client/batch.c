@@ -1,6 +1,6 @@
 /* batch.c - operations in arrays: submit, wait, cancel; and the short forms.
  *
- * Each operation that is not answered by the caller's own thread (hot.h) is a job. Operations on one key keep their order: a
+ * Each operation that is not answered by the caller's own thread (hot.h, near.h) is a job. Operations on one key keep their order: a
  * job begins when the one before it on its key has finished. That is looked for only when something in the batch writes.
  *
  * Where all only ask whether something is there, up to CLIENT_EXISTS_MAX of them are one job, one message and one answer.
@@ -155,23 +155,23 @@ static uint32_t read_hot(struct mc_store *store, struct mc_store_op *ops, uint32
 {
     uint32_t hits = 0;
     uint64_t bytes = 0;
-    bool touched = false;
+    struct near_tell tell = {0};
 
+    list_init(&tell.jobs);
     for (uint32_t i = 0; i < n; i++) {
         bool ring;
 
         ops[i].result = (struct mc_store_result){.status = MC_PENDING};
-        if (bytes >= bytes_max)
+        if (bytes >= bytes_max || atomic_load_explicit(&store->shut, memory_order_acquire))
             continue;
         if (hot_read(&store->hot, store->ns, &ops[i], &ring))
-            touched |= ring;
-        else if (!own_read(store, &ops[i]))
+            tell.touched |= ring;
+        else if (!near_read(store, &ops[i], &tell))
             continue;
-        bytes += ops[i].result.length;
+        bytes += ops[i].opcode == MC_GET ? ops[i].result.length : 0;
         hits++;
     }
-    if (touched)
-        loop_post(store->loop, &store->touch_task);
+    near_told(store, &tell);
     return hits;
 }
 
@@ -333,6 +333,7 @@ enum mc_status mc_store_sync(struct mc_store *store, struct mc_store_op *ops, ui
         return status;
     shell_wait(store, &batch->waiter, moves_bytes(ops, n));
     mc_store_batch_free(batch);
+    near_promised(store, ops, n);
     return MC_OK;
 }
 

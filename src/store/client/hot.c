@@ -34,11 +34,9 @@ struct hot_set {
 struct hot_node {
     uint8_t uuid[16];
     _Atomic bool up;
+    struct names_view names;
     uint32_t segments;
-    struct {
-        const uint8_t *base;
-        uint64_t size;
-    } segment[];
+    struct hot_segment segment[];
 };
 
 enum mc_status hot_init(struct hot *hot, uint32_t entries, uint32_t nodes_max)
@@ -51,9 +49,11 @@ enum mc_status hot_init(struct hot *hot, uint32_t entries, uint32_t nodes_max)
     hot->sets_mask = sets - 1;
     hot->sets = pages_get(sets * sizeof(*hot->sets));
     hot->nodes = calloc(nodes_max, sizeof(*hot->nodes));
-    if (!hot->sets || !hot->nodes) {
+    hot->named = calloc(nodes_max, sizeof(*hot->named));
+    if (!hot->sets || !hot->nodes || !hot->named) {
         pages_put(hot->sets, sets * sizeof(*hot->sets));
         free(hot->nodes);
+        free(hot->named);
         hot->sets = NULL;
         return MC_ENOMEM;
     }
@@ -76,31 +76,53 @@ void hot_fini(struct hot *hot)
     pthread_mutex_destroy(&hot->touch_lock);
     pages_put(hot->sets, (hot->sets_mask + 1) * sizeof(*hot->sets));
     free(hot->nodes);
+    free(hot->named);
 }
 
 /* ---- nodes ---- */
 
-enum mc_status hot_node_set(struct hot *hot, uint32_t peer, const uint8_t uuid[16], uint32_t segments,
-    const void *const *bases, const uint64_t *sizes)
+/* Which nodes are asked for names: each once, also when it is of this process and mapped besides. nodes_lock is held. */
+static void named_find(struct hot *hot)
+{
+    const struct hot_node *own = hot->nodes[HOT_OWN];
+
+    hot->named_count = 0;
+    for (uint32_t i = 0; i < hot->nodes_max; i++) {
+        const struct hot_node *node = hot->nodes[i];
+
+        if (node && node->names.names && (node == own || !own || memcmp(node->uuid, own->uuid, 16) != 0))
+            hot->named[hot->named_count++] = i;
+    }
+}
+
+/* Returns what was there. */
+static struct hot_node *node_change(struct hot *hot, uint32_t peer, struct hot_node *node)
+{
+    struct hot_node *old;
+
+    pthread_rwlock_wrlock(&hot->nodes_lock);
+    old = hot->nodes[peer];
+    hot->nodes[peer] = node;
+    named_find(hot);
+    pthread_rwlock_unlock(&hot->nodes_lock);
+    return old;
+}
+
+enum mc_status hot_node_set(struct hot *hot, uint32_t peer, const uint8_t uuid[16], const struct hot_segment *segments,
+    uint32_t count, const struct names_view *names)
 {
     struct hot_node *node;
 
     if (peer >= hot->nodes_max)
         return MC_EINVAL;
-    node = calloc(1, sizeof(*node) + segments * sizeof(node->segment[0]));
+    node = calloc(1, sizeof(*node) + count * sizeof(node->segment[0]));
     if (!node)
         return MC_ENOMEM;
     memcpy(node->uuid, uuid, 16);
-    node->segments = segments;
-    for (uint32_t i = 0; i < segments; i++) {
-        node->segment[i].base = bases[i];
-        node->segment[i].size = sizes[i];
-    }
-    pthread_rwlock_wrlock(&hot->nodes_lock);
-    struct hot_node *old = hot->nodes[peer];
-    hot->nodes[peer] = node;
-    pthread_rwlock_unlock(&hot->nodes_lock);
-    free(old);
+    node->names = *names;
+    node->segments = count;
+    memcpy(node->segment, segments, count * sizeof(node->segment[0]));
+    free(node_change(hot, peer, node));
     return MC_OK;
 }
 
@@ -112,26 +134,18 @@ void hot_node_up(struct hot *hot, uint32_t peer, bool up)
 
 void hot_node_clear(struct hot *hot, uint32_t peer)
 {
-    if (peer >= hot->nodes_max)
-        return;
-    pthread_rwlock_wrlock(&hot->nodes_lock);
-    struct hot_node *old = hot->nodes[peer];
-    hot->nodes[peer] = NULL;
-    pthread_rwlock_unlock(&hot->nodes_lock);
-    free(old);
+    if (peer < hot->nodes_max)
+        free(node_change(hot, peer, NULL));
 }
 
-/* Where the object lies in our address space; NULL: not readable here. nodes_lock is held. */
-static const uint8_t *mapped(const struct hot *hot, const struct hot_entry *e)
+/* Where an object lies in our address space; NULL: not readable here. *room: bytes from there to the end. nodes_lock is held. */
+static const uint8_t *mapped(const struct hot_node *node, uint32_t segment, uint64_t offset, uint64_t *room)
 {
-    const struct hot_node *node = hot->nodes[e->peer];
-
-    if (!node || !atomic_load(&node->up) || e->segment >= node->segments || !node->segment[e->segment].base)
+    if (!node || !atomic_load(&node->up) || segment >= node->segments || !node->segment[segment].base ||
+        offset > node->segment[segment].size)
         return NULL;
-    uint64_t size = node->segment[e->segment].size, need = e->head + e->length;
-    if (e->offset > size || need > size - e->offset)
-        return NULL;
-    return node->segment[e->segment].base + e->offset;
+    *room = node->segment[segment].size - offset;
+    return node->segment[segment].base + offset;
 }
 
 /* ---- the table ---- */
@@ -261,32 +275,48 @@ static bool fits(const struct mc_store_op *op, uint64_t length)
     return op->nranges > 0 || room >= length;
 }
 
-bool hot_copy(const uint8_t *object, const struct store_key *key, uint32_t head_len, uint64_t length,
-    uint64_t generation, const struct mc_store_op *op)
+/* Is the object of this key and generation (0: any) there? *header is lent from `head`. */
+static bool look(const uint8_t *object, uint64_t room, const struct store_key *key, uint64_t generation,
+    uint8_t head[OBJECT_HEADER_SMALL], struct object_header *header)
 {
-    uint8_t head[OBJECT_HEADER_SMALL] __attribute__((aligned(8)));
-    struct object_header header;
+    uint32_t len;
 
-    if (head_len > sizeof(head) || !fits(op, length))
+    if (room < OBJECT_FIXED)
         return false;
-    memcpy(head, object, head_len);
-    if (object_parse(head, head_len, &header) != MC_OK || object_is(&header, key, generation) != MC_OK ||
-        header.length != length)
+    memcpy(head, object, OBJECT_FIXED);
+    len = object_header_len(head, OBJECT_FIXED);
+    if (len == 0 || len > OBJECT_HEADER_SMALL || len > room)
         return false;
-    for (uint32_t i = 0; i < op->nranges; i++)
-        if (!copy_range(&header, object + head_len, &op->ranges[i]))
-            return false;
-    return op->nranges > 0 || copy_whole(&header, object + head_len, op);
+    memcpy(head + OBJECT_FIXED, object + OBJECT_FIXED, len - OBJECT_FIXED);
+    return object_parse(head, len, header) == MC_OK && object_is(header, key, generation) == MC_OK &&
+           header->length <= room - len;
 }
 
-static bool add_touch(struct hot *hot, const struct hot_entry *e)
+/* Into op's spans or ranges, verified as every reader does. */
+static bool copy(const struct object_header *header, const uint8_t *object, const struct mc_store_op *op)
+{
+    if (!fits(op, header->length))
+        return false;
+    for (uint32_t i = 0; i < op->nranges; i++)
+        if (!copy_range(header, object + header->header_len, &op->ranges[i]))
+            return false;
+    return op->nranges > 0 || copy_whole(header, object + header->header_len, op);
+}
+
+static void count_get(struct hot *hot, uint64_t length)
+{
+    atomic_fetch_add_explicit(&hot->gets, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&hot->bytes, length, memory_order_relaxed);
+}
+
+bool hot_touched(struct hot *hot, uint32_t peer, uint64_t generation)
 {
     bool first = false;
 
     pthread_mutex_lock(&hot->touch_lock);
     if (hot->touch_count < HOT_TOUCHES) {
         first = hot->touch_count == 0;
-        hot->touches[hot->touch_count++] = (struct hot_touch){e->peer, e->generation};
+        hot->touches[hot->touch_count++] = (struct hot_touch){peer, generation};
     }
     pthread_mutex_unlock(&hot->touch_lock);
     return first;
@@ -316,11 +346,13 @@ bool hot_read(struct hot *hot, uint32_t ns, struct mc_store_op *op, bool *touche
     if (!e)
         return false;
 
-    uint8_t uuid[16];
+    uint8_t uuid[16], head[OBJECT_HEADER_SMALL] __attribute__((aligned(8)));
+    struct object_header header;
+    uint64_t room;
     pthread_rwlock_rdlock(&hot->nodes_lock);
-    const uint8_t *object = mapped(hot, &seen);
+    const uint8_t *object = mapped(hot->nodes[seen.peer], seen.segment, seen.offset, &room);
     if (object) {
-        good = hot_copy(object, &key, seen.head, seen.length, seen.generation, op);
+        good = look(object, room, &key, seen.generation, head, &header) && copy(&header, object, op);
         memcpy(uuid, hot->nodes[seen.peer]->uuid, 16);
     }
     pthread_rwlock_unlock(&hot->nodes_lock);
@@ -331,11 +363,67 @@ bool hot_read(struct hot *hot, uint32_t ns, struct mc_store_op *op, bool *touche
     }
     op->result = (struct mc_store_result){.status = MC_OK, .length = seen.length, .path = MC_PATH_SHM_MEMFD};
     memcpy(op->result.node, uuid, 16);
-    atomic_fetch_add_explicit(&hot->gets, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&hot->bytes, seen.length, memory_order_relaxed);
+    count_get(hot, seen.length);
     if (touch)
-        *touched = add_touch(hot, &seen);
+        *touched = hot_touched(hot, seen.peer, seen.generation);
     return true;
+}
+
+/* ---- names ---- */
+
+/* One place where a name may lie. */
+static bool read_at(const struct hot_node *node, const struct names_place *place, const struct store_key *key,
+    const struct mc_store_op *op, uint64_t length_max, struct hot_object *out)
+{
+    uint8_t head[OBJECT_HEADER_SMALL] __attribute__((aligned(8)));
+    struct object_header header;
+    uint64_t room;
+    const uint8_t *object = mapped(node, place->segment, place->offset, &room);
+
+    if (!object || !look(object, room, key, 0, head, &header))
+        return false;
+    if (op->opcode == MC_GET && (header.length > length_max || !copy(&header, object, op)))
+        return false;
+    out->generation = header.generation;
+    out->version = header.version;
+    out->length = header.length;
+    return true;
+}
+
+/* In this order: the word, the header, the clock (near.h). */
+static bool read_node(const struct hot_node *node, const struct store_key *key, uint64_t hash,
+    const struct mc_store_op *op, uint64_t length_max, struct hot_object *out)
+{
+    struct names_place places[NAMES_WAYS];
+    uint64_t until = names_until(&node->names);
+    unsigned n = names_find(&node->names, hash, places);
+    bool good = false;
+
+    if (n == 0 || names_clock() >= until) /* before anything is copied in vain */
+        return false;
+    for (unsigned i = 0; i < n && !good; i++)
+        good = read_at(node, &places[i], key, op, length_max, out);
+    atomic_thread_fence(memory_order_acquire);
+    return good && names_clock() < until;
+}
+
+bool hot_named(
+    struct hot *hot, const struct store_key *key, uint64_t hash, const struct mc_store_op *op, struct hot_object *out)
+{
+    bool good = false;
+
+    pthread_rwlock_rdlock(&hot->nodes_lock);
+    for (uint32_t i = 0; i < hot->named_count && !good; i++) {
+        const struct hot_node *node = hot->nodes[hot->named[i]];
+
+        out->peer = hot->named[i];
+        memcpy(out->node, node->uuid, 16);
+        good = read_node(node, key, hash, op, out->peer == HOT_OWN ? UINT64_MAX : HOT_LENGTH_MAX, out);
+    }
+    pthread_rwlock_unlock(&hot->nodes_lock);
+    if (good && op->opcode == MC_GET)
+        count_get(hot, out->length);
+    return good;
 }
 
 uint32_t hot_touches(struct hot *hot, struct hot_touch *out)

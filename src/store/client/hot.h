@@ -5,13 +5,13 @@
  * standing, key and generation as remembered, checksums of what was stored. Anything else: not found here, and the long way
  * is taken. So an entry may be wrong without harm, and nothing has to be told to anybody when one is dropped.
  *
- * Only block keys: whether a name still means the same object is the master's to say.
+ * Only block keys: what a name means the nodes' directories say, as long as they may (near.h); they are looked up here, too.
  *
  *   table   sets of 4 entries, 64 locks for all; the least recently used of a set goes
  *   nodes   per node: is it up, where are its segments mapped. A reader holds `nodes_lock` shared while it copies, so that a
  *           mapping does not go away under it; hence the limit on the length.
  *
- * Threads: hot_read from any; the rest from the loop. */
+ * Threads: hot_read, hot_named and hot_touched from any, and all that is for HOT_OWN; the rest from the loop. */
 #ifndef STORE_CLIENT_HOT_H
 #define STORE_CLIENT_HOT_H
 
@@ -21,9 +21,11 @@
 #include <stdint.h>
 
 #include "mooncake/store.h"
+#include "store/names.h"
 #include "store/object.h"
 
 enum {
+    HOT_OWN = 0,              /* the peer of a node of this process (STORE_PEER_MASTER is no node) */
     HOT_LENGTH_MAX = 4 << 20, /* about 1 ms of copying */
     HOT_TOUCHES = 1024,
     HOT_LOCKS = 64,
@@ -45,6 +47,8 @@ struct hot {
     pthread_rwlock_t nodes_lock;
     struct hot_node **nodes; /* by peer; guarded by nodes_lock */
     uint32_t nodes_max;
+    uint32_t *named; /* peers with a directory, HOT_OWN first; guarded by nodes_lock */
+    uint32_t named_count;
 
     pthread_mutex_t touch_lock;
     struct hot_touch touches[HOT_TOUCHES]; /* guarded by touch_lock */
@@ -57,9 +61,14 @@ struct hot {
 enum mc_status hot_init(struct hot *hot, uint32_t entries, uint32_t nodes_max);
 void hot_fini(struct hot *hot);
 
-/* Whether reads of this node may be answered here, and where its segments are mapped (NULL base: not mapped). */
-enum mc_status hot_node_set(struct hot *hot, uint32_t peer, const uint8_t uuid[16], uint32_t segments,
-    const void *const *bases, const uint64_t *sizes);
+/* Where the segments of a node are mapped, and its directory. Copied. MC_OK, MC_EINVAL, MC_ENOMEM. */
+struct hot_segment {
+    const uint8_t *base; /* NULL: it is not */
+    uint64_t size;
+};
+enum mc_status hot_node_set(struct hot *hot, uint32_t peer, const uint8_t uuid[16], const struct hot_segment *segments,
+    uint32_t count, const struct names_view *names);
+/* Whether reads of this node may be answered here. */
 void hot_node_up(struct hot *hot, uint32_t peer, bool up);
 /* Mappings may be taken away after this. */
 void hot_node_clear(struct hot *hot, uint32_t peer);
@@ -71,10 +80,20 @@ void hot_learn(struct hot *hot, uint32_t peer, uint32_t segment, uint64_t offset
  * the destination is undefined. *touched: the caller should ring the loop, hints wait to be sent. */
 bool hot_read(struct hot *hot, uint32_t ns, struct mc_store_op *op, bool *touched);
 
-/* Copy an object out of mapped memory, into op's spans or ranges, and verify it as every reader does. False: it is not the object of this
- * key and generation, or it does not fit. */
-bool hot_copy(const uint8_t *object, const struct store_key *key, uint32_t head_len, uint64_t length,
-    uint64_t generation, const struct mc_store_op *op);
+/* What was read, and where. */
+struct hot_object {
+    uint32_t peer;
+    uint8_t node[16];
+    uint64_t generation, version, length;
+};
+
+/* Do this get or question of a name of that hash (store_key_hash() with seed 0), if a node's directory has it and its word counts. False:
+ * as above. */
+bool hot_named(
+    struct hot *hot, const struct store_key *key, uint64_t hash, const struct mc_store_op *op, struct hot_object *out);
+
+/* The node is to be told that the object is in use. True: the caller should ring the loop. */
+bool hot_touched(struct hot *hot, uint32_t peer, uint64_t generation);
 
 /* Hints gathered so far, at most HOT_TOUCHES; they are forgotten here. */
 uint32_t hot_touches(struct hot *hot, struct hot_touch *out);

@@ -48,32 +48,32 @@ bool shell_same_host(const struct mc_store *store, const struct store_member *me
     return store->self.host_id[0] && strcmp(store->self.host_id, member->host_id) == 0;
 }
 
-/* Map the segments of a node of this host, so that callers can read from them without us. */
+/* Map the segments of a node of this host and its directory, so that callers can read from them without us. */
 static void map_segments(struct node *node)
 {
     uint32_t count = node->segments->count, highest = 0;
+    struct names_view names = {0};
 
     for (uint32_t i = 0; i < count; i++)
-        if (node->segments->row[i].id > highest)
+        if (node->segments->row[i].id > highest && node->segments->row[i].id < STORE_SEGMENT_NAMES)
             highest = node->segments->row[i].id;
-    if (highest >= STORE_SEGMENTS_MAX)
-        return;
-    const void **bases = calloc(highest + 1, sizeof(*bases));
-    uint64_t *sizes = calloc(highest + 1, sizeof(*sizes));
-    for (uint32_t i = 0; bases && sizes && i < count; i++) {
+    struct hot_segment *segments = calloc(highest + 1, sizeof(*segments));
+    for (uint32_t i = 0; segments && i < count; i++) {
         const struct store_segment *row = &node->segments->row[i];
+        const void *base = NULL;
         struct mc_region_key key;
 
         memcpy(key.bytes, row->region, sizeof(key.bytes));
-        if (mc_peer_map(node->engine, &key, 0, row->size, &bases[row->id]) == MC_OK)
-            sizes[row->id] = row->size;
+        if (row->id > STORE_SEGMENT_NAMES || mc_peer_map(node->engine, &key, 0, row->size, &base) != MC_OK)
+            continue;
+        if (row->id == STORE_SEGMENT_NAMES)
+            names_open(base, row->size, &names);
         else
-            bases[row->id] = NULL;
+            segments[row->id] = (struct hot_segment){base, row->size};
     }
-    if (bases && sizes)
-        hot_node_set(&node->store->hot, node->peer, node->member.uuid, highest + 1, bases, sizes);
-    free(bases);
-    free(sizes);
+    if (segments)
+        hot_node_set(&node->store->hot, node->peer, node->member.uuid, segments, highest + 1, &names);
+    free(segments);
 }
 
 static enum mc_path path_of_segments(const struct node *node)

@@ -141,6 +141,15 @@ static uint32_t port_distance(void *ctx, const struct store_member *member)
 
 /* ---- hints of what callers read by themselves ---- */
 
+/* A node of this process is a node like others to whoever sends. UINT32_MAX: it is not connected. */
+static uint32_t own_peer(const struct mc_store *store)
+{
+    for (uint32_t i = 1; i < store->nodes_top; i++)
+        if (store->nodes[i] && memcmp(store->nodes[i]->member.uuid, store->near.own, UUID_SIZE) == 0)
+            return i;
+    return UINT32_MAX;
+}
+
 static void send_touches(struct mc_store *store, struct hot_touch *touches, uint32_t count)
 {
     struct buf list;
@@ -158,7 +167,7 @@ static void send_touches(struct mc_store *store, struct hot_touch *touches, uint
                 touches[j].peer = UINT32_MAX;
             }
         struct store_msg msg = {.type = MSG_NODE_TOUCH, .deadline_ms = DEADLINE_MS_NONE, .touch = buf_slice(&list)};
-        port_send(store, peer, &msg); /* a hint: lost is lost */
+        port_send(store, peer == HOT_OWN ? own_peer(store) : peer, &msg); /* a hint: lost is lost */
     }
     buf_fini(&list);
 }

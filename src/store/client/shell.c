@@ -195,13 +195,18 @@ static void take_intake(struct mc_store *store)
         queue(store, list_entry(it, struct job, link));
 }
 
+static void serve_intake(struct mc_store *store)
+{
+    take_intake(store);
+    pump(store);
+    set_wake(store);
+}
+
 static void on_intake(struct loop *loop, struct loop_task *task)
 {
     struct mc_store *store = container_of(task, struct mc_store, intake_task);
 
-    take_intake(store);
-    pump(store);
-    set_wake(store);
+    serve_intake(store);
 }
 
 static void on_gap(struct loop *loop, struct loop_gap *gap, uint64_t gap_ns)
@@ -316,15 +321,23 @@ static unsigned answers(const struct mc_store *store, bool bytes, struct loop_io
     return count;
 }
 
+void shell_push(struct mc_store *store)
+{
+    if (!loop_borrow(store->loop)) {
+        shell_ring(store);
+        return;
+    }
+    serve_intake(store);
+    loop_return(store->loop);
+}
+
 /* In the loop's place. */
 static void lead(struct mc_store *store, struct waiter *waiter, bool bytes)
 {
     struct loop_io *ios[LOOP_LED_MAX];
 
     waiter->leads = true;
-    take_intake(store);
-    pump(store);
-    set_wake(store);
+    serve_intake(store);
     if (!atomic_load(&waiter->finished) && loop_lead_begin(store->loop, ios, answers(store, bytes, ios)))
         while (!atomic_load(&waiter->finished) && loop_lead_wait(store->loop))
             ;
@@ -403,6 +416,7 @@ void mc_store_shutdown(struct mc_store *store)
     pthread_mutex_lock(&store->lock);
     store->closing = true;
     pthread_mutex_unlock(&store->lock);
+    atomic_store(&store->shut, true);
     loop_call(store->loop, close_on_loop, store);
 }
 
@@ -451,7 +465,7 @@ enum mc_status mc_store_open(const struct mc_store_opts *opts, struct mc_store *
     loop_task_init(&store->settle_task, on_settle);
     loop_timer_init(&store->wake, on_wake);
     store->gap.fn = on_gap;
-    store->own.promises = opts->get_promises;
+    store->near.get_promises = opts->get_promises;
     store->loop = loop_create("mc-store");
     if (store->loop && loop_timer_reserve(store->loop, 1) == MC_OK)
         status = shell_open(store, opts);

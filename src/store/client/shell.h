@@ -24,7 +24,7 @@
 #include "net/loop.h"
 #include "store/client/client_core.h"
 #include "store/client/hot.h"
-#include "store/client/own.h"
+#include "store/client/near.h"
 #include "store/link.h"
 #include "store/reads.h"
 #include "transfer/te.h"
@@ -79,7 +79,7 @@ struct mc_store {
     struct node **nodes;               /* by peer number; NULL: none */
     uint32_t nodes_max, nodes_top, ns; /* no node at nodes_top or above */
     struct hot hot;
-    struct own own;
+    struct near near;
 
     struct list ready;      /* jobs the core has not taken yet */
     struct list ready_puts; /* those that put */
@@ -97,12 +97,15 @@ struct mc_store {
 
     _Atomic uint32_t master_up; /* futex word: written by the loop, waited for by open */
     _Atomic uint32_t jobs;      /* in intake, ready or the core */
+    _Atomic bool shut;          /* as `closing`, for those who do without the loop */
 };
 
-/* Any thread. MC_OK: it will be finished; the loop has to be told, by shell_ring() or shell_wait(). MC_ECLOSED: store is closing.
+/* Any thread. MC_OK: it will be finished; the loop has to be told, by shell_ring(), shell_push() or shell_wait(). MC_ECLOSED: store is closing.
  * MC_AGAIN: too many. */
 enum mc_status job_submit(struct mc_store *store, struct list *jobs, uint32_t count);
 void shell_ring(struct mc_store *store);
+/* The same, and where the loop sleeps it is on its way when this returns: the caller does it. */
+void shell_push(struct mc_store *store);
 
 /* Any other thread than the loop's: wait for what was submitted. `bytes`: large ones may come or go over tcp. */
 void shell_wait(struct mc_store *store, struct waiter *waiter, bool bytes);

@@ -11,6 +11,7 @@
 struct heart {
     struct loop *loop;
     struct store_link *link;
+    struct names *names;
     struct loop_timer timer;
     struct loop_task now;
     pthread_mutex_t lock;
@@ -20,7 +21,7 @@ struct heart {
 
 static void send_beat(struct heart *heart)
 {
-    struct store_msg msg = {.type = MSG_NODE_BEAT, .deadline_ms = DEADLINE_MS_NONE};
+    struct store_msg msg = {.type = MSG_NODE_BEAT, .request = names_clock(), .deadline_ms = DEADLINE_MS_NONE};
 
     pthread_mutex_lock(&heart->lock);
     msg.beat = heart->beat;
@@ -55,17 +56,25 @@ static void on_down(struct store_link *link, enum mc_status why)
 
 static void on_message(struct store_link *link, const struct store_msg *msg)
 {
+    struct heart *heart = store_link_user(link);
+
+    if (msg->type != MSG_NODE_BEAT || !msg->reply || msg->status != MC_OK)
+        return;
+    names_extend(heart->names, msg->request + msg->authority_ms * NS_PER_MS);
+    if (msg->authority_ms == 0) /* it is about to know us, or waits for us to kill something */
+        loop_timer_set(heart->loop, &heart->timer, deadline_after_ms(loop_now_ns(heart->loop), HEART_EAGER_MS));
 }
 
 static const struct store_link_ops ops = {.on_up = on_up, .on_down = on_down, .on_message = on_message};
 
-struct heart *heart_start(const struct addr *master, const struct hello *self)
+struct heart *heart_start(const struct addr *master, const struct hello *self, struct names *names)
 {
     struct heart *heart = calloc(1, sizeof(*heart));
     struct store_link_opts opts = {.addr = *master, .self = self, .ops = &ops, .user = heart};
 
     if (!heart)
         return NULL;
+    heart->names = names;
     pthread_mutex_init(&heart->lock, NULL);
     loop_timer_init(&heart->timer, on_timer);
     loop_task_init(&heart->now, on_now);

@@ -52,6 +52,7 @@ struct store_node {
     struct store_port port;
     struct node_memory memory[STORE_SEGMENTS_MAX];
     uint32_t segments;
+    struct node_names names;
     bool huge_pages;
     char address[ADDR_TEXT_MAX], admin[ADDR_TEXT_MAX];
 
@@ -335,9 +336,9 @@ static enum mc_status allocate(struct store_node *node, const struct store_node_
     uint64_t segment_size = opts->segment_size ? opts->segment_size : SEGMENT_DEFAULT;
     uint8_t *lent = opts->lent;
 
-    if (left < SEGMENT_MIN || segment_size < SEGMENT_MIN || left / segment_size >= STORE_SEGMENTS_MAX) {
+    if (left < SEGMENT_MIN || segment_size < SEGMENT_MIN || left / segment_size >= STORE_SEGMENT_NAMES) {
         log_error("node: memory %llu in segments of %llu: at least 1 MiB each, at most %d segments",
-            (unsigned long long)left, (unsigned long long)segment_size, STORE_SEGMENTS_MAX);
+            (unsigned long long)left, (unsigned long long)segment_size, STORE_SEGMENT_NAMES);
         return MC_EINVAL;
     }
     while (left >= SEGMENT_MIN) {
@@ -352,6 +353,28 @@ static enum mc_status allocate(struct store_node *node, const struct store_node_
     return MC_OK;
 }
 
+/* Committed as names are put; lent memory may be of any kind, this is always a memfd. */
+static enum mc_status allocate_names(struct store_node *node)
+{
+    struct node_memory *m = &node->names.memory;
+    struct te_memory memory;
+    uint64_t capacity = 0;
+    enum mc_status status;
+
+    for (uint32_t i = 0; i < node->segments; i++)
+        capacity += node->memory[i].size;
+    status = te_alloc(node->te, names_size(capacity), MC_REGION_READ, &memory);
+    if (status != MC_OK) {
+        log_error("node: cannot allocate the directory of names: %s", mc_status_str(status));
+        return status;
+    }
+    m->base = memory.addr;
+    m->size = memory.len;
+    memcpy(m->region, memory.key.bytes, STORE_REGION_KEY);
+    node->names.table = names_init(memory.addr, memory.len);
+    return MC_OK;
+}
+
 static enum mc_status start_core(struct store_node *node, const struct store_node_opts *opts)
 {
     struct node_limits limits = {.policy = opts->policy,
@@ -363,7 +386,8 @@ static enum mc_status start_core(struct store_node *node, const struct store_nod
     node->port = (struct store_port){
         .ctx = node, .send = port_send, .log = store_log, .pull = port_pull, .pull_cancel = port_pull_cancel};
     random_bytes(&seed, sizeof(seed));
-    return node_core_create(&limits, &node->port, &node->self, node->memory, node->segments, seed, &node->core);
+    return node_core_create(
+        &limits, &node->port, &node->self, node->memory, node->segments, &node->names, seed, &node->core);
 }
 
 static enum mc_status start_listener(struct store_node *node, const struct addr *addr, const struct hello *self)
@@ -418,6 +442,8 @@ static enum mc_status set_up(struct store_node *node, const struct store_node_op
         status = start_engine(node, opts);
     if (status == MC_OK)
         status = allocate(node, opts);
+    if (status == MC_OK)
+        status = allocate_names(node);
     if (status != MC_OK)
         return status;
     te_hello(node->te, &self);
@@ -437,7 +463,7 @@ static enum mc_status set_up(struct store_node *node, const struct store_node_op
     node->clients = store_link_table_create(PEERS_MAX, &client_ops, node);
     node->master = store_link_open(node->loop, &dial);
     self.role = ROLE_HEARTBEAT;
-    node->heart = heart_start(&master, &self);
+    node->heart = heart_start(&master, &self, node->names.table);
     if (!node->clients || !node->master || !node->heart)
         return MC_ENOMEM;
     publish_beat(node, false);
@@ -568,15 +594,12 @@ void store_node_status(struct store_node *node, struct store_node_status *out)
     out->prefaulted = prefault_progress(node->prefault);
 }
 
-bool store_node_find(struct store_node *node, const struct store_key *key, struct node_place *place)
+struct names_view store_node_names(const struct store_node *node)
 {
-    bool found;
+    struct names_view view = {0};
 
-    if (!loop_borrow(node->loop))
-        return false;
-    found = node_core_find(node->core, loop_now_ns(node->loop), key, place);
-    loop_return(node->loop);
-    return found;
+    names_open(node->names.table, node->names.memory.size, &view);
+    return view;
 }
 
 bool store_node_segment(const struct store_node *node, uint32_t index, void **addr, uint64_t *size)

@@ -18,6 +18,7 @@
 
 #include "base/metrics.h"
 #include "mooncake/status.h"
+#include "store/names.h"
 #include "store/evict/curve.h"
 #include "store/proto.h"
 
@@ -79,13 +80,9 @@ struct store_node_status {
 };
 void store_node_status(struct store_node *node, struct store_node_status *out);
 
-/* Where the segments lie in this process: for tests that flip bits. False at the end. */
-/* Where the object of a key lies in this node's memory, for readers in its process (node_core_find()); they verify what they
- * copy, for it may be evicted meanwhile. False: it is not there, or the node is busy. Does not wait. Any thread. */
-struct node_place;
-struct store_key;
-bool store_node_find(struct store_node *node, const struct store_key *key, struct node_place *place);
-
+/* Where the node's names lie, and its segments, for readers in this process and tests that flip bits. Any thread; false: there is
+ * no segment of that number any more. */
+struct names_view store_node_names(const struct store_node *node);
 bool store_node_segment(const struct store_node *node, uint32_t index, void **addr, uint64_t *size);
 
 #endif

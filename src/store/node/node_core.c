@@ -65,8 +65,8 @@ static enum mc_status memory_take(struct node_core *core, const struct node_memo
 }
 
 enum mc_status node_core_create(const struct node_limits *limits, const struct store_port *port,
-    const struct store_member *self, const struct node_memory *memory, uint32_t segments, uint64_t seed,
-    struct node_core **out)
+    const struct store_member *self, const struct node_memory *memory, uint32_t segments,
+    const struct node_names *names, uint64_t seed, struct node_core **out)
 {
     const struct evict_policy *policy = limits->policy ? evict_policy_find(limits->policy) : evict_policies[0];
     struct node_core *core = calloc(1, sizeof(*core));
@@ -78,6 +78,8 @@ enum mc_status node_core_create(const struct node_limits *limits, const struct s
     core->port = *port;
     core->self = *self;
     core->seed = seed;
+    if (names)
+        core->names = *names;
     core->wake = DEADLINE_NONE;
     core->register_at = DEADLINE_NONE;
     pools_init(core);
@@ -147,18 +149,24 @@ void node_core_set_bugs(struct node_core *core, struct node_bugs bugs)
 
 /* ---- events ---- */
 
+static void memory_put(struct buf *list, uint32_t id, const struct node_memory *memory)
+{
+    struct store_segment segment = {.id = id, .size = memory->size};
+
+    memcpy(segment.region, memory->region, STORE_REGION_KEY);
+    store_segment_put(list, &segment);
+}
+
 /* A client is told where this node's memory is. */
 static void say_info(struct node_core *core, uint32_t peer)
 {
     struct store_msg msg = {.type = MSG_NODE_INFO, .deadline_ms = DEADLINE_MS_NONE};
 
     buf_reset(&core->out);
-    for (uint32_t i = 0; i < core->segments; i++) {
-        struct store_segment segment = {.id = i, .size = core->memory[i].size};
-
-        memcpy(segment.region, core->memory[i].region, STORE_REGION_KEY);
-        store_segment_put(&core->out, &segment);
-    }
+    for (uint32_t i = 0; i < core->segments; i++)
+        memory_put(&core->out, i, &core->memory[i]);
+    if (core->names.memory.base)
+        memory_put(&core->out, STORE_SEGMENT_NAMES, &core->names.memory);
     msg.segments = buf_slice(&core->out);
     core->info_owed[peer] = core->port.send(core->port.ctx, peer, &msg) != MC_OK;
     core->any_info_owed |= core->info_owed[peer];
@@ -317,22 +325,6 @@ bool node_core_quiet(const struct node_core *core)
 {
     return list_empty(&core->puts) && list_empty(&core->batches) && list_empty(&core->commits) &&
            list_empty(&core->upserts) && !core->reporting && core->gone.len == 0;
-}
-
-bool node_core_find(struct node_core *core, uint64_t now, const struct store_key *key, struct node_place *out)
-{
-    struct obj *obj = core->registered ? node_obj_find(core, key) : NULL;
-
-    if (!obj || obj->state != OBJ_PRESENT)
-        return false;
-    if (obj->evictable)
-        evict_touch(core->evict, obj->slot, now);
-    *out = (struct node_place){.object = obj->at,
-        .head = obj->header_len,
-        .length = obj->length,
-        .generation = obj->generation,
-        .version = obj->version};
-    return true;
 }
 
 bool node_core_object(const struct node_core *core, uint32_t *at, struct node_object *out)

@@ -13,6 +13,7 @@
 #ifndef STORE_NODE_CORE_H
 #define STORE_NODE_CORE_H
 
+#include "store/names.h"
 #include "store/evict/curve.h"
 #include "store/port.h"
 
@@ -40,17 +41,23 @@ struct node_memory {
     uint8_t region[STORE_REGION_KEY]; /* told to clients */
 };
 
+/* Where readers of this host look names up; told to clients beside the segments. NULL base: there is none. */
+struct node_names {
+    struct node_memory memory;
+    struct names *table;
+};
+
 struct node_bugs {
     bool ack_early;   /* puts are answered before the master's verdict */
     bool reuse_early; /* space of an aborted put is given back while the pull into it is still under way */
     bool keep_header; /* headers of freed objects are not killed */
 };
 
-/* `self`: uuid, epoch, names; capacity is computed. `seed` keys the tables.
+/* `self`: uuid, epoch, names; capacity is computed. `seed` keys the tables. `names` may be NULL.
  * MC_OK, MC_ENOMEM, MC_EINVAL (policy, segments). */
 enum mc_status node_core_create(const struct node_limits *limits, const struct store_port *port,
-    const struct store_member *self, const struct node_memory *memory, uint32_t segments, uint64_t seed,
-    struct node_core **out);
+    const struct store_member *self, const struct node_memory *memory, uint32_t segments,
+    const struct node_names *names, uint64_t seed, struct node_core **out);
 void node_core_destroy(struct node_core *core);
 void node_core_set_bugs(struct node_core *core, struct node_bugs bugs);
 
@@ -74,15 +81,6 @@ void node_core_curve(const struct node_core *core, double hit_ratio[CURVE_SIZES]
 
 /* Nothing in flight, nothing waiting for a verdict? */
 bool node_core_quiet(const struct node_core *core);
-
-/* Where readers may read the object of a key, as this node and its master agree now; counts as a read. False: it is not there, or
- * the master is not, who would have the last word. */
-struct node_place {
-    const uint8_t *object; /* header, chunk table, payload */
-    uint32_t head;         /* bytes of the first two */
-    uint64_t length, generation, version;
-};
-bool node_core_find(struct node_core *core, uint64_t now, const struct store_key *key, struct node_place *out);
 
 /* Objects that are there, one by one, for tools and tests: *at starts at 0. The name is lent until the next event. */
 struct node_object {

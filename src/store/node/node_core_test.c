@@ -16,7 +16,8 @@ enum { CLIENT = 1, MEMORY = 64 << 10 };
 
 struct fixture {
     struct node_core *core;
-    uint8_t *memory;
+    uint8_t *memory, *page; /* the directory's */
+    struct names_view names;
     struct outbox out;
     uint64_t now, requests;
     uint64_t cookie; /* of the pull under way */
@@ -140,9 +141,16 @@ static int setup(void **state)
     struct store_member self = {.epoch = 3};
     struct node_memory memory = {.size = MEMORY};
 
+    struct node_names names = {.memory.size = names_size(MEMORY)};
+
     f->memory = aligned_alloc(64, MEMORY);
     memory.base = f->memory;
-    assert_int_equal(node_core_create(&limits, &port, &self, &memory, 1, 1, &f->core), MC_OK);
+    f->page = aligned_alloc(64, (names.memory.size + 63) / 64 * 64);
+    memset(f->page, 0, names.memory.size);
+    names.memory.base = f->page;
+    names.table = names_init(f->page, names.memory.size);
+    assert_true(names_open(f->page, names.memory.size, &f->names));
+    assert_int_equal(node_core_create(&limits, &port, &self, &memory, 1, &names, 1, &f->core), MC_OK);
     f->now = NS_PER_S;
     node_core_on_peer_up(f->core, f->now, CLIENT);
     assert_non_null(outbox_find(&f->out, CLIENT, MSG_NODE_INFO));
@@ -157,6 +165,7 @@ static int teardown(void **state)
     outbox_clear(&f->out);
     node_core_destroy(f->core);
     free(f->memory);
+    free(f->page);
     free(f);
     return 0;
 }
@@ -320,6 +329,47 @@ static void test_idle_part_is_aborted(void **state)
     assert_int_equal(ledger(f).row[LEDGER_ABORTED_IDLE].objects, 1);
 }
 
+/* How many places the directory says, and what lies there. */
+static unsigned places_of_name(struct fixture *f, struct object_header *header)
+{
+    struct names_place places[NAMES_WAYS];
+    struct store_key key = named();
+    unsigned n = names_find(&f->names, store_key_hash(&key, 0), places);
+
+    if (n)
+        assert_int_equal(object_parse(f->memory + places[0].offset, MEMORY - places[0].offset, header), MC_OK);
+    return n;
+}
+
+/* A name stands there from its verdict, with its version, until its header dies; blocks do not. */
+static void test_names_are_in_the_directory(void **state)
+{
+    struct fixture *f = *state;
+    struct object_header header;
+    uint8_t generation[8];
+
+    master_up(f);
+    assert_int_equal(outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_INVENTORY)->commit.last, 1);
+    put(f, named(), 700);
+    assert_int_equal(places_of_name(f, &header), 0);
+    verdict(f, MC_OK, 5ull << 32 | 9);
+    assert_int_equal(places_of_name(f, &header), 1);
+    assert_int_equal(header.version, 5ull << 32 | 9);
+    put(f, block(1), 700);
+    verdict(f, MC_OK, 0);
+    put(f, named(), 800); /* one that loses is never there */
+    assert_int_equal(places_of_name(f, &header), 1);
+
+    le64_put(generation, header.generation);
+    say(f, CLIENT,
+        (struct store_msg){
+            .type = MSG_NODE_PIN, .pin = {.token = 1, .pin_ms = 1000, .generations = slice_of(generation, 8)}});
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PIN)->status, MC_OK);
+    say(f, STORE_PEER_MASTER,
+        (struct store_msg){.type = MSG_NODE_DROP, .drop = {.generations = slice_of(generation, 8)}});
+    assert_int_equal(places_of_name(f, &header), 0); /* though the pin keeps its bytes */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +381,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_eviction_spares_pins_and_limits_them, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hard_pinned_stays_until_it_is_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_part_is_aborted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names_are_in_the_directory, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -137,6 +137,7 @@ struct node_core {
     struct store_member self;
     struct node_memory *memory;
     uint32_t segments;
+    struct node_names names;
     uint64_t seed;
     struct alloc *alloc;
     struct evict *evict;
@@ -191,6 +192,7 @@ enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struc
 void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *objs, uint32_t count);
 void node_obj_move(struct node_core *core, struct obj *obj, enum store_ledger_row row); /* in the ledger */
 void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj); /* the policy may take it from now on */
+void node_obj_publish(struct node_core *core, const struct obj *obj);         /* a name: its version is in the header */
 void node_obj_free(
     struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row); /* or dead, when pinned */
 void node_obj_sealed(struct node_core *core, struct obj *obj);

@@ -173,6 +173,8 @@ static void verdict_ok(struct node_core *core, uint64_t now, struct obj *obj, ui
         core->unindexed--;
     obj->state = OBJ_PRESENT;
     obj->entry_flags &= ~(uint32_t)(STORE_REPLACE | STORE_REPLICA);
+    if (!obj->dropped)
+        node_obj_publish(core, obj);
     node_put_verdict(core, obj, MC_OK, false, version);
     if (obj->dropped) { /* its successor was faster than our verdict */
         node_obj_move(core, obj, LEDGER_PRESENT);

@@ -142,6 +142,18 @@ static void obj_release(struct node_core *core, struct obj *obj)
     slot_put(core, obj);
 }
 
+void node_obj_publish(struct node_core *core, const struct obj *obj)
+{
+    if (core->names.table && obj->key.kind == MC_KEY_NAMED)
+        names_add(core->names.table, store_key_hash(&obj->key, 0), obj->segment, obj->offset);
+}
+
+static void unpublish(struct node_core *core, const struct obj *obj)
+{
+    if (core->names.table && obj->key.kind == MC_KEY_NAMED)
+        names_remove(core->names.table, store_key_hash(&obj->key, 0), obj->segment, obj->offset);
+}
+
 static void forget_key(struct node_core *core, uint64_t now, struct obj *obj, enum evict_why why)
 {
     if (obj->evictable) {
@@ -151,6 +163,8 @@ static void forget_key(struct node_core *core, uint64_t now, struct obj *obj, en
     obj->evictable = false;
     if (obj->state == OBJ_COMMITTING || obj->state == OBJ_UNINDEXED || obj->state == OBJ_PRESENT)
         hashmap_del(&core->by_key, &obj->by_key);
+    if (obj->state == OBJ_PRESENT)
+        unpublish(core, obj);
     if (obj->state == OBJ_UNINDEXED)
         core->unindexed--;
 }
