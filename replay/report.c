@@ -126,9 +126,9 @@ static void legend(struct buf *out, const struct report *report)
 {
     buf_append_str(out, "<p class=\"legend\">");
     for (size_t i = 0; i < (report->sweep ? report->sweep->run_count : report->run_count); i++) {
-        buf_printf(out, "<span style=\"color:%s\">&#9632;</span> ", colours[i % COLOURS]);
+        buf_printf(out, "<span><b style=\"color:%s\">&#9632;</b> ", colours[i % COLOURS]);
         text(out, report->sweep ? report->sweep->policies[i] : report->runs[i].policy);
-        buf_append_str(out, " &nbsp; ");
+        buf_append_str(out, "</span> &nbsp; ");
     }
     buf_append_str(out, "</p>\n");
 }
@@ -270,7 +270,8 @@ static void sweep_table(const struct report_sweep *sweep, struct buf *out)
 /* ---- the page ---- */
 
 static const char head[] =
-    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>mooncake replay</title><style>\n"
+    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
+    "content=\"width=device-width\"><title>mooncake replay</title><style>\n"
     ":root{--paper:#f6f7f9;--card:#fff;--ink:#1a1f2b;--soft:#667085;--line:#e3e6ec}\n"
     "@media(prefers-color-scheme:dark){:root{--paper:#101319;--card:#181c25;--ink:#e7eaf0;--soft:#98a2b3;--line:#"
     "2a303c}}\n"
@@ -280,11 +281,11 @@ static const char head[] =
     "table{border-collapse:collapse;background:var(--card);font-variant-numeric:tabular-nums;width:100%}\n"
     "th,td{padding:4px 8px;text-align:right;border-bottom:1px solid "
     "var(--line)}th:first-child,td:first-child{text-align:left}\n"
-    "main{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:16px}\n"
+    "main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:16px}\n"
     "figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px}\n"
     "figcaption{font-weight:600;font-size:14px}svg{width:100%;height:auto}polyline{fill:none;stroke-width:1.6}\n"
     ".grid{stroke:var(--line)}text{font-size:11px;fill:var(--soft)}.x{text-anchor:middle}.y,.name{text-anchor:end}\n"
-    "div{overflow-x:auto}</style>\n<h1>mooncake replay</h1>\n";
+    "div{overflow-x:auto}.legend span{white-space:nowrap}</style>\n<h1>mooncake replay</h1>\n";
 
 static double share(double of, double all)
 {
