@@ -77,7 +77,7 @@ static uint64_t arrival_ns(struct cluster *c, double stamp_ms)
         gap *= 1 - JITTER + 2 * JITTER * rng_double(&c->arrivals);
     c->stamp_ms = stamp_ms;
     c->clock_ms += gap;
-    return (uint64_t)llround(c->clock_ms * 1e6);
+    return (uint64_t)llround(fmin(c->clock_ms, SIM_MAX_MS) * 1e6);
 }
 
 /* The next request of the trace into c->next; NULL at the end. */
@@ -98,6 +98,8 @@ static enum mc_status read_next(struct cluster *c)
     list_init(&request->link);
     memcpy(request->ids, read.ids, read.id_count * sizeof(uint64_t));
     request->number = c->out->requests;
+    if (request->number == 0)
+        c->stamp_ms = read.at_ms;
     request->arrived = arrival_ns(c, read.at_ms);
     request->tokens = read.input_tokens;
     request->output = read.output_tokens;
@@ -106,7 +108,7 @@ static enum mc_status read_next(struct cluster *c)
     if (request->reuse_blocks > read.id_count)
         request->reuse_blocks = read.id_count;
     c->next = request;
-    return MC_OK;
+    return c->clock_ms <= SIM_MAX_MS ? MC_OK : MC_ETOOBIG;
 }
 
 static enum mc_status arrive(struct cluster *c)
@@ -128,6 +130,8 @@ static enum mc_status happen(struct cluster *c)
 
     events_pop(&c->events, &event);
     c->now = event.at;
+    if ((double)c->now > SIM_MAX_MS * 1e6)
+        return MC_ETOOBIG;
     struct sim_worker *worker = &c->workers[event.index];
     c->ask = c->ask || event.kind == WAKE_QUEUE || event.index < c->prefills;
     switch ((enum sim_wake)event.kind) {

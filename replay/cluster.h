@@ -76,7 +76,7 @@ struct cluster_result {
     double busy_ms[MODEL_WORKERS_MAX]; /* by instance, prefill first */
 };
 
-/* MC_OK (then cluster_result_fini), or as trace_next(). */
+/* MC_OK (then cluster_result_fini), as trace_next(), or MC_ETOOBIG: a hundred years of simulated time and more. */
 enum mc_status cluster_run(const struct cluster_options *options, struct cluster_result *out);
 void cluster_result_fini(struct cluster_result *result);
 

@@ -65,7 +65,7 @@ struct cluster {
     struct sim_worker workers[MODEL_WORKERS_MAX];
     uint32_t prefills, worker_count;
     uint64_t now, decisions;
-    double stamp_ms, clock_ms; /* of the last arrival: in the trace, here */
+    double stamp_ms, clock_ms; /* of the last arrival: in the trace, here, where the first one is at 0 */
     struct list queue;         /* in front of all instances, in order of arrival */
     uint64_t queue_count, passes;
     uint64_t copying_tokens;  /* on their way to be there once more */
@@ -77,6 +77,9 @@ struct cluster {
     struct mc_sched_worker seen[MODEL_WORKERS_MAX];
     struct mc_sched_link links[MODEL_WORKERS_MAX][MODEL_PREFILL_MAX];
 };
+
+/* Times are nanoseconds since the first arrival. A hundred years are nonsense, and far from what 64 bits hold. */
+#define SIM_MAX_MS (100 * 365.25 * 86400e3)
 
 enum sim_wake { WAKE_END, WAKE_LOADED, WAKE_DECODE, WAKE_QUEUE };
 

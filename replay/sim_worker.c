@@ -208,6 +208,8 @@ static enum mc_status go(struct cluster *c, struct sim_worker *worker)
         return status;
     if (worker->running_count > 0)
         ms += model_decode_ms(c->model, worker->running_count, (double)worker->kv_tokens);
+    if (ms > SIM_MAX_MS)
+        return MC_ETOOBIG;
     if (ms > 0) {
         worker->busy = true;
         worker->busy_ms += ms;

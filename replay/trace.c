@@ -12,7 +12,7 @@
 
 #include "net/json.h"
 
-enum { WHY_SIZE = 256, READ_SIZE = 256 << 10 };
+enum { WHY_SIZE = 256, READ_SIZE = 256 << 10, TOKENS_MAX = 100 * 1000 * 1000 };
 
 struct trace {
     struct trace_options options;
@@ -126,7 +126,7 @@ static enum mc_status take_ids(struct trace *trace, struct json_in *in, uint32_t
     uint64_t blocks = ((uint64_t)tokens + trace->options.block_tokens - 1) / trace->options.block_tokens;
 
     if (n > blocks) {
-        json_fail(in, "hash_ids", "%zu hash_ids for %u tokens in blocks of %u: at most %llu", n, tokens,
+        json_fail(in, "hash_ids", "holds %zu ids for %u tokens in blocks of %u: at most %llu", n, tokens,
             trace->options.block_tokens, (unsigned long long)blocks);
         return MC_OK;
     }
@@ -142,7 +142,7 @@ static enum mc_status take_ids(struct trace *trace, struct json_in *in, uint32_t
         const json_t *id = json_array_get(array, i);
 
         if (!json_is_integer(id)) {
-            json_fail(in, "hash_ids", "hash_ids[%zu] is no integer", i);
+            json_fail(in, "hash_ids", "must be integers, and number %zu of them is none", i + 1);
             return MC_OK;
         }
         trace->ids[i] = (uint64_t)json_integer_value(id);
@@ -158,10 +158,10 @@ static enum mc_status take_request(struct trace *trace, json_t *object, struct t
 
     json_t *stamp = json_object_get(object, "timestamp");
     if (!json_is_number(stamp) || !isfinite(json_number_value(stamp)) || json_number_value(stamp) < 0)
-        json_fail(&in, "timestamp", "field 'timestamp' must be milliseconds, 0 or more");
+        json_fail(&in, "timestamp", "must be milliseconds, 0 or more");
     request.at_ms = json_number_value(stamp);
-    request.input_tokens = (uint32_t)json_need_int(&in, "input_length", 1, UINT32_MAX / 2);
-    request.output_tokens = (uint32_t)json_need_int(&in, "output_length", 0, UINT32_MAX / 2);
+    request.input_tokens = (uint32_t)json_need_int(&in, "input_length", 1, TOKENS_MAX);
+    request.output_tokens = (uint32_t)json_need_int(&in, "output_length", 0, TOKENS_MAX);
     if (in.status == MC_OK && take_ids(trace, &in, request.input_tokens, &request.id_count) != MC_OK)
         return MC_ENOMEM;
     if (in.status != MC_OK) {

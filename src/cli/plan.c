@@ -104,6 +104,11 @@ static bool keeps(struct plan *plan, struct point at)
     if (plan->code != CLI_OK)
         return false;
     const struct cluster_result *r = &plan->run.result;
+    if (r->requests == 0) {
+        cluster_result_fini(&plan->run.result);
+        plan->code = cli_fail(plan->cli, CLI_FAILED, "nothing to plan for");
+        return false;
+    }
     struct tried *tried = &plan->tried[plan->tried_count++];
     *tried = (struct tried){at, replay_part((double)r->good, (double)r->requests), stats_mean(&r->ttft),
         stats_at(&r->ttft, 0.9), stats_at(&r->tbt, 0.99), false};
@@ -267,7 +272,7 @@ int cmd_plan(struct cli *cli)
     eviction_at(0, &plan.eviction);
     if (cli->set->evict && (!eviction_find(cli->set->evict, &plan.eviction) || plan.eviction.clairvoyant))
         return cli_fail(cli, CLI_USAGE, "--evict: '%s' runs in no cluster", cli->set->evict);
-    if ((code = replay_take_model(cli, &plan.model)) != CLI_OK ||
+    if ((code = replay_need_file(cli)) != CLI_OK || (code = replay_take_model(cli, &plan.model)) != CLI_OK ||
         (code = replay_take_policies(cli, runs, &count)) != CLI_OK)
         return code;
     plan.run = runs[0];

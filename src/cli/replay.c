@@ -51,11 +51,10 @@ static int one_pool(struct cli *cli, const struct eviction *eviction)
     enum mc_status status = one_pool_run(&trace, eviction, (uint32_t)cli->set->one_pool, replay_bar_show, &bar, &r);
     double seconds = (double)(now_ns() - start) / NS_PER_S;
 
-    if (status != MC_OK) {
-        replay_bar_end(&bar, 0);
+    replay_bar_end(&bar);
+    if (status != MC_OK)
         return replay_trace_failed(cli, status);
-    }
-    replay_bar_end(&bar, r.reordered);
+    replay_tell_trace(cli, r.requests, r.reordered);
     if (cli->set->json)
         return one_pool_json(cli, eviction, &r, seconds);
     printf("%s, %" PRId64 " blocks: hit rate %.4f (%" PRIu64 " of %" PRIu64 " blocks of %" PRIu64 " requests), %" PRIu64
@@ -124,6 +123,9 @@ static int cluster(struct cli *cli, const struct eviction *eviction)
         return cli_fail(cli, CLI_USAGE, "--evict %s needs --one-pool: it knows the future of one pool only",
             eviction->policy->name);
     if ((code = replay_take_model(cli, &model)) != CLI_OK || (code = replay_take_policies(cli, runs, &count)) != CLI_OK)
+        return code;
+    if ((count > 1 || cli->set->sweep || cli->set->report || cli->set->regret) &&
+        (code = replay_need_file(cli)) != CLI_OK)
         return code;
     if (cli->set->sweep && (cli->set->requests_out || cli->set->regret))
         return cli_fail(cli, CLI_USAGE, "--sweep: no --requests-out, no --regret");

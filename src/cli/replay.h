@@ -33,9 +33,14 @@ struct replay_bar {
 struct replay_bar replay_bar(const struct cli *cli);
 void replay_bar_show(void *bar, double part);
 void replay_bar_bad_line(void *bar, uint64_t line, const char *why);
-void replay_bar_end(const struct replay_bar *bar, uint64_t reordered); /* clears it; sums up bad lines */
+void replay_bar_end(const struct replay_bar *bar); /* clears it; sums up bad lines */
+/* What else is to be known of a trace that has been read. */
+void replay_tell_trace(const struct cli *cli, uint64_t requests, uint64_t reordered);
 
 int replay_trace_failed(const struct cli *cli, enum mc_status status);
+
+/* For whoever reads the trace more than once: it is no pipe. */
+int replay_need_file(const struct cli *cli);
 
 /* 3000000, 3M: units are powers of a thousand. `stop` ends it. */
 bool replay_count(const char *text, const char *stop, double *out);

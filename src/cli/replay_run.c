@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -48,15 +49,21 @@ void replay_bar_bad_line(void *arg, uint64_t line, const char *why)
         fprintf(stderr, "%s:%" PRIu64 ": %s\n", bar->cli->set->trace, line, why);
 }
 
-void replay_bar_end(const struct replay_bar *bar, uint64_t reordered)
+void replay_bar_end(const struct replay_bar *bar)
 {
     clear(bar);
     if (bar->bad > 0)
         fprintf(stderr, "%s: %" PRIu64 " bad lines left out%s\n", bar->cli->set->trace, bar->bad,
             bar->bad > BAD_SHOWN ? ", the first are named above" : "");
+}
+
+void replay_tell_trace(const struct cli *cli, uint64_t requests, uint64_t reordered)
+{
+    if (requests == 0)
+        fprintf(stderr, "%s: there is no request in it\n", cli->set->trace);
     if (reordered > 0)
         fprintf(stderr, "%s: %" PRIu64 " requests are stamped earlier than the one before; they came with that one\n",
-            bar->cli->set->trace, reordered);
+            cli->set->trace, reordered);
 }
 
 int replay_trace_failed(const struct cli *cli, enum mc_status status)
@@ -65,8 +72,22 @@ int replay_trace_failed(const struct cli *cli, enum mc_status status)
     case MC_EINVAL: return cli_fail(cli, CLI_FAILED, "%s: the line above is bad, and --strict", cli->set->trace);
     case MC_ESYS: return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->trace, strerror(errno));
     case MC_ENOSUP: return cli_fail(cli, CLI_FAILED, "%s: --evict opt reads it twice; give a file", cli->set->trace);
+    case MC_ETOOBIG:
+        return cli_fail(cli, CLI_FAILED,
+            "%s: a hundred years of simulated time and more: are its stamps milliseconds, and the speeds those of a "
+            "machine?",
+            cli->set->trace);
     default: return cli_fail(cli, CLI_FAILED, "%s: %s", cli->set->trace, mc_status_str(status));
     }
+}
+
+int replay_need_file(const struct cli *cli)
+{
+    struct stat st;
+
+    if (stat(cli->set->trace, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return cli_fail(cli, CLI_USAGE, "%s: it is read more than once; give a file", cli->set->trace);
+    return CLI_OK;
 }
 
 /* ---- options ---- */
@@ -198,8 +219,6 @@ static int run_opt(struct cli *cli, const struct model *model, double *hit_rate)
     if (blocks > REPLAY_POOL_MAX)
         return cli_fail(cli, CLI_USAGE, "--regret: the cache is too large to be run as one pool");
     enum mc_status status = one_pool_run(&trace, &opt, (uint32_t)blocks, NULL, NULL, &r);
-    if (status == MC_ENOSUP)
-        return cli_fail(cli, CLI_USAGE, "--regret reads the trace twice; give a file");
     if (status != MC_OK)
         return replay_trace_failed(cli, status);
     *hit_rate = replay_part((double)r.hit_tokens, (double)r.prompt_tokens);
@@ -243,7 +262,9 @@ int replay_run_all(struct cli *cli, const struct eviction *eviction, const struc
 
         run->seconds = (double)(now_ns() - start) / NS_PER_S;
         run->opt_hit_rate = opt;
-        replay_bar_end(&bar, status == MC_OK && *done == 0 && !run->quiet ? run->result.reordered : 0);
+        replay_bar_end(&bar);
+        if (status == MC_OK && *done == 0 && !run->quiet)
+            replay_tell_trace(cli, run->result.requests, run->result.reordered);
         if (status != MC_OK)
             return replay_trace_failed(cli, status);
     }

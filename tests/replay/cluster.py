@@ -332,6 +332,30 @@ def test_arguments(binary):
         r = replay(binary, "--trace", trace)
         assert r["bad_lines"] == 1 and r["requests"] == 0 and r["hit_rate"] == 0
         assert f"{trace}:1: " in replay(binary, "--trace", trace, "--strict", fails=True)
+        told = subprocess.run([binary, "plan", "--trace", trace, "--slo-ttft-ms=1s"], capture_output=True, text=True, check=False)
+        assert told.returncode == 1 and f"{trace}: there is no request in it" in told.stderr, told
+
+
+def test_other_traces(binary):
+    """What strangers bring."""
+    lines = [request(17 * i, 600 + 40 * i, i % 3, range(1 + i // 20)) for i in range(60)]
+    with File(lines) as trace, File([{**line, "timestamp": line["timestamp"] + 1732800000000} for line in lines]) as late, \
+            File(text="".join(json.dumps({**line, "more": {"x": [None]}}) + "\r\n" for line in lines)) as crlf:
+        mine, others = replay(binary, "--trace", trace), [replay(binary, "--trace", path) for path in (late, crlf)]
+        assert mine["requests"] == 60 and mine["hit_tokens"]["own"] > 0
+        assert [(r["event_hash"], r["simulated_s"]) for r in others] == [(mine["event_hash"], mine["simulated_s"])] * 2, "time begins with the first"
+        # A pipe is read once, and twice is asked for.
+        for args in (["--compare", "global,mooncake"], ["--sweep", "speed=1..2"], ["--regret"], ["--report", os.devnull]):
+            run_of = subprocess.run([binary, "replay", "--trace", "/dev/stdin", *args], input="", capture_output=True, text=True, check=False)
+            assert run_of.returncode == 2 and "read more than once" in run_of.stderr, (args, run_of)
+    with File([request(0, 600, 1), request(4e15, 600, 1)]) as trace:
+        assert "a hundred years" in replay(binary, "--trace", trace, fails=True)
+    with File(text="".join(json.dumps({**request(0, 600, 1, [1]), **odd}) + "\n" for odd in (
+            {"hash_ids": ["a"]}, {"hash_ids": [1, 2, 3]}, {"timestamp": "now"}, {"input_length": 10**9}))) as trace:
+        told = subprocess.run([binary, "replay", "--trace", trace], capture_output=True, text=True, check=True).stderr
+        for line, says in enumerate(("'hash_ids' must be integers, and number 1 of them is none", "'hash_ids' holds 3 ids for 600 tokens",
+                                     "'timestamp' must be milliseconds", "'input_length' must be an integer from 1 to 100000000"), 1):
+            assert f"{trace}:{line}: field {says}" in told, (says, told)
 
 
 def test_report(binary):
@@ -449,5 +473,5 @@ if __name__ == "__main__":
         print(json.dumps(hashes(sys.argv[1]), indent=1))
     else:
         main([test_by_hand, test_links_by_hand, test_ssd_by_hand, test_regret, test_fit, test_plan, test_sums, test_slo,
-              test_order_of_the_queue, test_nobody_starves, test_just_in_time, test_copies_are_limited, test_one_stuck, test_arguments,
+              test_order_of_the_queue, test_nobody_starves, test_just_in_time, test_copies_are_limited, test_one_stuck, test_arguments, test_other_traces,
               test_report, test_sweep, test_requests_out, test_hashes])
