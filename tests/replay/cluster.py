@@ -295,7 +295,7 @@ def test_one_stuck(binary):
     go to another one than before. Of single decisions of such a run hardly any is another one, at a load where every run is
     different, too."""
     for seed in (1, 2):
-        with File(popular(seed, 2000, 100)) as trace, File() as out:
+        with File(popular(seed, 2000, 50)) as trace, File() as out:
             targets = []
             for stuck in (-1, 5):
                 r = replay(binary, "--trace", trace, "--prefill", 16, "--evict", "lru", "--stuck", stuck, "--requests-out", out)

@@ -236,9 +236,11 @@ static struct mc_sched_candidate *by_lot(
 
     for (uint32_t i = 0; i < view->snapshot->worker_count; i++) {
         struct mc_sched_candidate *row = &rows[i];
-        uint64_t lot = hash_mix(view->request->draw ^ hash_mix(i + 1));
 
-        if (row->skip != MC_SKIP_NONE || row->cost > cost || sched_early_ms(row) > early_ms || (best && lot <= highest))
+        if (row->skip != MC_SKIP_NONE || row->cost > cost || sched_early_ms(row) > early_ms)
+            continue;
+        uint64_t lot = hash_mix(view->request->draw ^ hash_mix(i + 1));
+        if (best && lot <= highest)
             continue;
         best = row;
         highest = lot;
