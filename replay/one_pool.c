@@ -91,7 +91,7 @@ static enum mc_status run(const struct trace_options *options, struct trace *tra
         out->hit_tokens += (uint64_t)(hit < most ? hit : most) * options->block_tokens;
         if ((status = idpool_use(pool, &prompt, out->blocks)) != MC_OK)
             return status;
-        if (curve && (status = curve_ask(curve, &prompt)) != MC_OK)
+        if (curve && (status = curve_ask(curve, &prompt, hit)) != MC_OK)
             return status;
         if (curve && idpool_count(pool) == idpool_capacity(pool) &&
             (status = curve_full(curve, idpool_count(pool))) != MC_OK)

@@ -1,7 +1,8 @@
 /* curve.c - see curve.h.
  *
- * Misses are counted in the sample, and held against all that was asked for: a few blocks (of a system prompt, say) may make much of
- * that and be in the sample or not, but they are hit at any size (as in SHARDS, FAST'15). */
+ * What the memory there is hits is known. The sample only has to tell what another size would hit more or less: the difference of its
+ * pools, which hold the same ids, so that most of what chance put into the sample (a few blocks of a system prompt, say, that make
+ * much of what is asked for, or blocks that never come again) is in both and falls out. */
 #include "store/evict/curve.h"
 
 #include <stdlib.h>
@@ -9,19 +10,20 @@
 #include "base/hash.h"
 #include "store/evict/idpool.h"
 
-const double curve_sizes[CURVE_SIZES] = {0.5, 1, 2, 4};
+enum { ONCE = 1 };
+const double curve_sizes[CURVE_SIZES] = {0.5, [ONCE] = 1, 2, 4};
 
 struct point {
     struct idpool *pool;
-    unsigned shift;         /* one id of 2^shift is sampled */
-    uint64_t asked, misses; /* blocks, scaled up from the sample */
+    uint64_t misses; /* blocks, scaled up from the sample */
 };
 
 struct curve {
     struct point points[CURVE_SIZES];
-    uint32_t objects; /* that fill memory; 0: it was never full */
-    uint64_t clock;
-    uint64_t *sample; /* of a run */
+    unsigned shift;       /* one id of 2^shift is sampled */
+    uint32_t objects;     /* that fill memory; 0: it was never full */
+    uint64_t asked, hits; /* blocks, by memory as it is */
+    uint64_t *sample;     /* of a run */
     uint32_t sample_cap;
 };
 
@@ -51,60 +53,63 @@ void curve_destroy(struct curve *curve)
     free(curve);
 }
 
-/* Not the bits that maps and shadows go by: those of a sample of a sample would all be equal. */
+/* Not the bits that tables and shadows go by: those of a sample of a sample would all be equal. */
 static bool sampled(const void *arg, uint64_t id)
 {
-    const struct point *point = arg;
+    const struct curve *curve = arg;
 
-    return hash_mix(~id) >> (63 - point->shift) >> 1 == 0;
+    return hash_mix(~id) >> (63 - curve->shift) >> 1 == 0;
 }
 
-static void sample_less(struct curve *curve, struct point *point, uint32_t blocks)
+/* So many blocks are as many as the largest pool may hold, or fewer. */
+static void sample_less(struct curve *curve, uint64_t blocks)
 {
-    unsigned shift = point->shift;
+    unsigned shift = curve->shift;
 
-    while (blocks >> (shift - point->shift) > CURVE_BLOCKS)
+    while (blocks >> (shift - curve->shift) > CURVE_BLOCKS)
         shift++;
-    if (shift == point->shift)
+    if (shift == curve->shift)
         return;
-    point->shift = shift;
-    idpool_filter(point->pool, sampled, point, curve->clock);
+    curve->shift = shift;
+    for (unsigned i = 0; i < CURVE_SIZES; i++)
+        idpool_filter(curve->points[i].pool, sampled, curve, curve->asked);
 }
 
-static enum mc_status ask_point(struct curve *curve, struct point *point, const struct evict_run *run)
-{
-    struct evict_run sample = {curve->sample, 0, sampled(point, run->up) ? run->up : EVICT_NO_ID};
-
-    for (uint32_t i = 0; i < run->count; i++)
-        if (sampled(point, run->ids[i]))
-            curve->sample[sample.count++] = run->ids[i];
-    point->asked += run->count;
-    if (sample.count == 0)
-        return MC_OK;
-    point->misses += (uint64_t)(sample.count - idpool_prefix(point->pool, sample.ids, sample.count)) << point->shift;
-    enum mc_status status = idpool_use(point->pool, &sample, curve->clock);
-    if (idpool_capacity(point->pool) == EVICT_UNKNOWN)
-        sample_less(curve, point, idpool_count(point->pool));
-    return status;
-}
-
-enum mc_status curve_ask(struct curve *curve, const struct evict_run *run)
+static enum mc_status ask_points(struct curve *curve, const struct evict_run *sample)
 {
     enum mc_status status = MC_OK;
+    uint32_t most = 0;
 
+    for (unsigned i = 0; i < CURVE_SIZES; i++) {
+        struct point *point = &curve->points[i];
+
+        point->misses += (uint64_t)(sample->count - idpool_prefix(point->pool, sample->ids, sample->count))
+                         << curve->shift;
+        if (idpool_use(point->pool, sample, curve->asked) != MC_OK)
+            status = MC_ENOMEM;
+        most = idpool_count(point->pool) > most ? idpool_count(point->pool) : most;
+    }
+    sample_less(curve, most);
+    return status;
+}
+
+enum mc_status curve_ask(struct curve *curve, const struct evict_run *run, uint32_t hits)
+{
     if (run->count > curve->sample_cap) {
-        uint64_t *sample = realloc(curve->sample, run->count * sizeof(*sample));
+        uint64_t *ids = realloc(curve->sample, run->count * sizeof(*ids));
 
-        if (!sample)
+        if (!ids)
             return MC_ENOMEM;
-        curve->sample = sample;
+        curve->sample = ids;
         curve->sample_cap = run->count;
     }
-    curve->clock += run->count;
-    for (unsigned i = 0; i < CURVE_SIZES; i++)
-        if (ask_point(curve, &curve->points[i], run) != MC_OK)
-            status = MC_ENOMEM;
-    return status;
+    struct evict_run sample = {curve->sample, 0, sampled(curve, run->up) ? run->up : EVICT_NO_ID};
+    for (uint32_t i = 0; i < run->count; i++)
+        if (sampled(curve, run->ids[i]))
+            curve->sample[sample.count++] = run->ids[i];
+    curve->asked += run->count;
+    curve->hits += hits;
+    return sample.count ? ask_points(curve, &sample) : MC_OK;
 }
 
 enum mc_status curve_full(struct curve *curve, uint32_t objects)
@@ -114,14 +119,11 @@ enum mc_status curve_full(struct curve *curve, uint32_t objects)
     if (objects == 0 || (objects <= curve->objects && objects >= curve->objects - curve->objects / 8))
         return MC_OK;
     curve->objects = objects;
+    sample_less(curve, (uint64_t)(curve_sizes[CURVE_SIZES - 1] * objects) >> curve->shift);
     for (unsigned i = 0; i < CURVE_SIZES; i++) {
-        struct point *point = &curve->points[i];
-        double size = curve_sizes[i] * objects;
-        uint32_t part = size < EVICT_UNKNOWN - 1 ? (uint32_t)size : EVICT_UNKNOWN - 1;
+        uint64_t part = (uint64_t)(curve_sizes[i] * objects) >> curve->shift;
 
-        sample_less(curve, point, part >> point->shift);
-        part = part >> point->shift ? part >> point->shift : 1;
-        if (idpool_resize(point->pool, part, curve->clock) != MC_OK)
+        if (idpool_resize(curve->points[i].pool, part ? (uint32_t)part : 1, curve->asked) != MC_OK)
             status = MC_ENOMEM;
     }
     return status;
@@ -130,8 +132,9 @@ enum mc_status curve_full(struct curve *curve, uint32_t objects)
 void curve_read(const struct curve *curve, double hit_ratio[CURVE_SIZES])
 {
     for (unsigned i = 0; i < CURVE_SIZES; i++) {
-        const struct point *point = &curve->points[i];
+        double more = (double)curve->points[ONCE].misses - (double)curve->points[i].misses;
+        double hits = (double)curve->hits + more;
 
-        hit_ratio[i] = point->misses < point->asked ? 1 - (double)point->misses / (double)point->asked : 0;
+        hit_ratio[i] = hits <= 0 ? 0 : hits >= (double)curve->asked ? 1 : hits / (double)curve->asked;
     }
 }

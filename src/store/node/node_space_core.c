@@ -58,10 +58,10 @@ static uint64_t parent_id(const struct store_key *key, const uint8_t parent[16])
 }
 
 /* Without memory for it policy and curve know less, and nothing else is lost. */
-static void asked(struct node_core *core, uint64_t now, const struct evict_run *run)
+static void asked(struct node_core *core, uint64_t now, const struct evict_run *run, uint32_t hits)
 {
     (void)evict_ask(core->evict, run, now);
-    (void)curve_ask(core->curve, run);
+    (void)curve_ask(core->curve, run, hits);
 }
 
 void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *objs, uint32_t count)
@@ -71,7 +71,7 @@ void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *obj
     for (uint32_t i = 0, n; i < count; i += n) {
         for (n = 0; i + n < count && n < TOUCH_RUN && (n == 0 || objs[i + n]->up == ids[n - 1]); n++)
             ids[n] = evict_id(&objs[i + n]->key);
-        asked(core, now, &(struct evict_run){ids, n, objs[i]->up});
+        asked(core, now, &(struct evict_run){ids, n, objs[i]->up}, n);
         for (uint32_t j = i; j < i + n; j++)
             if (objs[j]->evictable)
                 evict_touch(core->evict, objs[j]->slot, now);
@@ -281,7 +281,7 @@ enum mc_status node_obj_create(struct node_core *core, uint64_t now, const struc
     struct alloc_place place;
     enum mc_status status;
 
-    asked(core, now, &(struct evict_run){&id, 1, up});
+    asked(core, now, &(struct evict_run){&id, 1, up}, 0);
     obj = slot_get(core);
     if (!obj) { /* at the ceiling of objects: one goes */
         uint32_t victim = next_victim(core, now);
