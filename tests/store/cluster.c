@@ -270,6 +270,9 @@ struct ledger cluster_ledger(struct server *node)
     out.present = row_of(text, "present", &out.bytes);
     out.in_flight = row_of(text, "in_flight", NULL);
     out.used = row_of(text, "used", NULL);
+    const char *ratio = strstr(text, " hit_ratio=");
+    assert_true(ratio && sscanf(ratio, " hit_ratio=%lf,%lf,%lf,%lf", &out.hit_ratio[0], &out.hit_ratio[1],
+                             &out.hit_ratio[2], &out.hit_ratio[3]) == 4);
     return out;
 }
 

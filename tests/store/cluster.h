@@ -46,7 +46,8 @@ struct mc_store *cluster_client(struct cluster *c, const char *fault);
 /* Ledger of a node, after it was quiet for 500 ms: asserts that it is exact, and returns present objects and bytes. */
 struct ledger {
     uint64_t accepted, present, in_flight, used;
-    uint64_t bytes; /* of what is present, without headers */
+    uint64_t bytes;      /* of what is present, without headers */
+    double hit_ratio[4]; /* with half, once, twice and four times the memory (store/evict/curve.h) */
 };
 struct ledger cluster_ledger(struct server *node);
 

@@ -5,7 +5,7 @@
  *     store_server writer MASTER RUN_DIR HOST_ID TRANSPORT FIRST
  *
  * The writer puts blocks FIRST, FIRST+1, ... of WRITER_SIZE bytes, and in between begins parts that it never ends.
- * Prints "ready ADDRESS ADMIN" when it listens. SIGUSR1 makes a node print its ledger as "ledger NAME=OBJECTS:BYTES ... quiet=0|1
+ * Prints "ready ADDRESS ADMIN" when it listens. SIGUSR1 makes a node print its ledger as "ledger NAME=OBJECTS:BYTES ... hit_ratio=A,B,.. quiet=0|1
  * registered=0|1 prefaulted=X". SIGTERM drains a node and ends a master. Ends with its parent. */
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +28,9 @@ static void print_ledger(struct store_node *node)
     for (enum store_ledger_row row = 0; row < LEDGER_ROWS; row++)
         printf(" %s=%llu:%llu", store_ledger_name(row), (unsigned long long)status.beat.ledger.row[row].objects,
             (unsigned long long)status.beat.ledger.row[row].bytes);
+    printf(" hit_ratio=");
+    for (unsigned i = 0; i < CURVE_SIZES; i++)
+        printf("%s%.6f", i ? "," : "", status.hit_ratio[i]);
     printf(" quiet=%d registered=%d prefaulted=%.3f used=%llu objects=%llu\n", status.quiet, status.registered,
         status.prefaulted, (unsigned long long)status.beat.used, (unsigned long long)status.beat.objects);
     fflush(stdout);
