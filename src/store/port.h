@@ -80,6 +80,8 @@ struct store_port {
     void (*unmap)(void *ctx, uint32_t peer, const void *addr);
     /* Is this node on our host / in our zone? Lower is nearer: 0 same host, 1 same zone, 2 elsewhere. */
     uint32_t (*distance)(void *ctx, const struct store_member *member);
+    /* Do reads of this node cross a wire? Then one may be started before it is known whether it is wanted. NULL: none does. */
+    bool (*far)(void *ctx, uint32_t peer);
 };
 
 #endif

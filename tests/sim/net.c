@@ -557,6 +557,12 @@ static uint32_t net_distance(void *ctx, const struct store_member *member)
     return 2;
 }
 
+/* All are: in this world every read takes its time, also where it is near. */
+static bool net_far(void *ctx, uint32_t peer)
+{
+    return true;
+}
+
 void net_proc_gone(struct world *world, struct proc *proc)
 {
     list_for_each_safe (it, tmp, &world->copies) {
@@ -598,5 +604,6 @@ void net_ports(struct proc *proc, struct store_port *port)
         .map = net_map,
         .unmap = net_unmap,
         .distance = net_distance,
+        .far = net_far,
     };
 }

@@ -19,6 +19,7 @@ struct fixture {
     struct client_core *core;
     struct outbox out;
     uint32_t sends_refused;
+    bool far; /* reads cross a wire */
     uint64_t now;
     _Alignas(64) uint8_t memory[NODES + 1][MEMORY]; /* by peer number; 0 is the master's */
     struct store_read *reads;                       /* of the read under way; NULL: none */
@@ -81,6 +82,11 @@ static void on_read_cancel(void *ctx, uint64_t cookie)
     assert_true(f->reads && f->cookie == cookie);
     f->reads = NULL;
     f->reads_cancelled++;
+}
+
+static bool on_far(void *ctx, uint32_t peer)
+{
+    return ((struct fixture *)ctx)->far;
 }
 
 static void tick(struct fixture *f, uint64_t ms)
@@ -288,7 +294,8 @@ static int setup(void **state)
         .disconnect = on_disconnect,
         .segments = on_segments,
         .read = on_read,
-        .read_cancel = on_read_cancel};
+        .read_cancel = on_read_cancel,
+        .far = on_far};
     assert_int_equal(client_core_create(&limits, &port, 1, &f->core), MC_OK);
     f->now = NS_PER_S;
     master_up(f);
@@ -581,6 +588,96 @@ static void test_names_ask_the_master(void **state)
     get(f, key);
     answer(f, &loc, 1, MC_MISS_NONE);
     assert_ended(f, MC_ENOENT, MC_MISS_STALE);
+}
+
+/* ---- early reads ---- */
+
+/* A name that was read at node 1 and is asked for again, from afar. */
+static struct store_loc early_begin(struct fixture *f)
+{
+    struct mc_key key = named();
+    struct store_loc loc = object_at(f, 1, 0, &key, 11, 'a');
+
+    f->far = false;
+    get(f, key);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    f->far = true;
+    f->reads_started = f->reads_cancelled = 0;
+    get(f, key);
+    assert_int_equal(outbox_count(&f->out, STORE_PEER_MASTER, MSG_MASTER_LOOKUP), 1);
+    assert_int_equal(f->reads_started, 1);
+    return loc;
+}
+
+static void test_early_read_waits_for_the_master(void **state)
+{
+    struct fixture *f = *state;
+    struct store_loc loc = early_begin(f);
+
+    read_ends(f, MC_OK); /* before the answer */
+    assert_running(f);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_hit(f, 'a');
+    assert_int_equal(f->reads_started, 1);
+
+    loc = early_begin(f); /* and behind it */
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_running(f);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+    assert_int_equal(f->reads_started, 1);
+
+    loc = early_begin(f); /* what does not verify is looked at as always */
+    f->memory[1][loc.offset + loc.head + 5] ^= 1;
+    read_ends(f, MC_OK);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    read_ends(f, MC_OK); /* the header once more */
+    answer(f, NULL, 0, MC_MISS_NEVER);
+    assert_ended(f, MC_ENOENT, MC_MISS_NEVER);
+}
+
+/* The name means another object now, or none. */
+static void test_early_read_in_vain(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_key key = named();
+    struct store_loc other = object_at(f, 2, 3, &key, 21, 'b');
+
+    for (int late = 0; late < 2; late++) {
+        early_begin(f);
+        if (!late)
+            read_ends(f, MC_OK);
+        answer(f, &other, 1, MC_MISS_NONE);
+        assert_int_equal(f->reads_cancelled, late);
+        assert_int_equal(f->read_peer, 2);
+        read_ends(f, MC_OK);
+        assert_hit(f, 'b');
+    }
+    early_begin(f);
+    answer(f, NULL, 0, MC_MISS_NEVER);
+    assert_ended(f, MC_ENOENT, MC_MISS_NEVER);
+    assert_int_equal(f->reads_cancelled, 1);
+}
+
+static void test_early_read_fails(void **state)
+{
+    struct fixture *f = *state;
+    struct store_loc loc = early_begin(f);
+
+    read_ends(f, MC_ENOENT);
+    assert_running(f);
+    answer(f, &loc, 1, MC_MISS_NONE);
+    assert_int_equal(f->reads_started, 2);
+    read_ends(f, MC_OK);
+    assert_hit(f, 'a');
+
+    early_begin(f); /* the node goes: the master's word is awaited all the same */
+    client_core_on_peer_down(f->core, f->now, 1);
+    assert_running(f);
+    client_core_cancel(f->core, f->now, &f->call);
+    assert_ended(f, MC_ECANCELED, MC_MISS_NONE);
 }
 
 /* ---- the master ---- */
@@ -930,6 +1027,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_misses_have_reasons, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restarted_owner_is_stale, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names_ask_the_master, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_early_read_waits_for_the_master, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_early_read_in_vain, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_early_read_fails, setup, teardown),
         cmocka_unit_test_setup_teardown(test_master_down_cached_locations_serve, setup, teardown),
         cmocka_unit_test_setup_teardown(test_node_forgotten_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_master_is_down, setup, teardown),

@@ -1,5 +1,6 @@
 /* client_get_core.c - gets: read header and payload at once, then believe nothing that does not verify.
  *
+ *   early     a name that was seen at a far node is read there while the master is asked; its answer decides whether that counts
  *   read      header + chunk table, and the payload pieces straight to their places, as one batch
  *   verify    header parses, is the key and generation asked for; checksums of what was *stored* agree
  *   edges     ranges that cut chunks: the cut chunks are read whole into a buffer of ours, verified, and the part copied
@@ -120,6 +121,7 @@ static enum mc_status reads_plan(struct client_private *p, uint32_t *count)
 }
 
 static void next_copy(struct client_core *core, uint64_t now, struct client_private *p);
+static void verify(struct client_core *core, uint64_t now, struct client_private *p);
 
 /* This copy will not do; why. */
 static void copy_failed(struct client_core *core, uint64_t now, struct client_private *p, enum mc_miss miss)
@@ -191,8 +193,68 @@ void client_get_run(struct client_core *core, uint64_t now, struct client_privat
         client_locate(core, now, p, core->limits.get_promises ? core->limits.lease_ms : 0);
 }
 
+/* ---- early ---- */
+
+static bool early_will_do(struct client_core *core, const struct client_private *p, const struct place *place)
+{
+    return core->port.far && core->peers[place->peer].member.epoch == place->epoch &&
+           client_peer_usable(core, place->peer) && core->port.far(core->port.ctx, place->peer) &&
+           place->length <= EARLY_MAX && place->head >= OBJECT_FIXED && place->head <= OBJECT_HEADER_MAX;
+}
+
+void client_get_early(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    const struct client_call *call = p->call;
+    struct cached *c;
+    uint32_t count;
+
+    if (call->kind != CALL_OP || call->op->opcode != MC_GET || call->op->nranges || p->no_cache || p->reading)
+        return;
+    c = client_cached(core, &p->key);
+    if (!c || c->n == 0 || !early_will_do(core, p, &c->places[0]))
+        return;
+    p->early_place = p->places[0] = c->places[0];
+    p->place_at = 0;
+    if (reads_plan(p, &count) == MC_OK && read_start(core, now, p, count) == MC_OK)
+        p->early = EARLY_READING;
+}
+
+static bool same_copy(const struct place *a, const struct place *b)
+{
+    return a->peer == b->peer && a->epoch == b->epoch && a->generation == b->generation && a->segment == b->segment &&
+           a->offset == b->offset && a->length == b->length && a->head == b->head;
+}
+
+/* The master has answered. False: what was read early is not what it names. */
+static bool early_take(struct client_core *core, uint64_t now, struct client_private *p)
+{
+    enum early early = p->early;
+    uint32_t i = 0;
+
+    p->early = EARLY_NONE;
+    while (i < p->place_count && !same_copy(&p->places[i], &p->early_place))
+        i++;
+    if (early == EARLY_READING && i == p->place_count) {
+        core->port.read_cancel(core->port.ctx, (uint64_t)(uintptr_t)p);
+        p->reading = false;
+        list_del(&p->read_link);
+    }
+    if (early == EARLY_NONE || i == p->place_count)
+        return false;
+    p->early_place = p->places[i];
+    p->places[i] = p->places[0];
+    p->places[0] = p->early_place;
+    p->place_at = 0;
+    p->stage = STAGE_READ;
+    if (early == EARLY_READ)
+        verify(core, now, p);
+    return true;
+}
+
 void client_get_located(struct client_core *core, uint64_t now, struct client_private *p)
 {
+    if (p->early && early_take(core, now, p))
+        return;
     if (p->place_count == 0) {
         client_get_miss(core, p, MC_ENOENT, p->miss == MC_MISS_NONE ? MC_MISS_NEVER : p->miss);
         return;
@@ -431,6 +493,10 @@ void client_get_on_io(struct client_core *core, uint64_t now, struct client_priv
 {
     p->reading = false;
     list_del(&p->read_link);
+    if (p->early) { /* whether anybody wants it is not known yet */
+        p->early = status == MC_OK ? EARLY_READ : EARLY_NONE;
+        return;
+    }
     if (status != MC_OK) {
         core->stats.checksum_errors += status == MC_EPROTO;
         copy_failed(core, now, p, io_miss(status));

@@ -20,6 +20,7 @@ enum {
     LOOKUP_KEYS = 1024, /* keys in one lookup message */
     TOUCH_BATCH = 64,
     TOUCH_MS = 100,
+    EARLY_MAX = 1 << 20, /* a read that may be in vain is not longer: less than a millisecond of a link */
     WAIT_NODE_MS = 500, /* how long calls wait for a first connection */
     LOST_MS = 10000,    /* neither connected nor in the list of the master: given up */
     BACKOFF_MS = 5,     /* a queue or pool over there was full */
@@ -80,6 +81,13 @@ struct cached {
     struct place places[CACHED_PLACES];
 };
 
+/* A read of where a name was last, started with the question where it is now. */
+enum early {
+    EARLY_NONE,
+    EARLY_READING,
+    EARLY_READ, /* its bytes are there, and nobody has looked at them */
+};
+
 enum stage {
     STAGE_NEW,
     STAGE_LOCATE, /* waits for the next lookup message, or its answer */
@@ -111,6 +119,8 @@ struct client_private {
     /* get */
     struct place places[CLIENT_COPIES];
     uint32_t place_count, place_at;
+    enum early early; /* while STAGE_LOCATE */
+    struct place early_place;
     bool reading;
     uint32_t read_count;
     struct store_read *reads;
@@ -238,6 +248,7 @@ void client_located(struct client_core *core, uint64_t now, struct client_privat
 
 /* client_get_core.c */
 void client_get_run(struct client_core *core, uint64_t now, struct client_private *p);
+void client_get_early(struct client_core *core, uint64_t now, struct client_private *p); /* the master has been asked */
 void client_get_located(struct client_core *core, uint64_t now, struct client_private *p);
 void client_get_on_io(struct client_core *core, uint64_t now, struct client_private *p, enum mc_status status);
 void client_get_fini(struct client_core *core, struct client_private *p);

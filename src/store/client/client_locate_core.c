@@ -295,8 +295,11 @@ static void lookup_send(struct client_core *core, uint64_t now)
         list_init(&lookup->waiting);
         list_splice_back(&lookup->waiting, &waiting);
         status = client_ask(core, now, STORE_PEER_MASTER, &lookup->request, &msg, deadline, on_lookup);
-        if (status == MC_OK)
+        if (status == MC_OK) {
+            list_for_each (it, &lookup->waiting)
+                client_get_early(core, now, list_entry(it, struct client_private, queue));
             return;
+        }
         list_splice_back(&waiting, &lookup->waiting);
         pool_put(&core->lookup_pool, lookup);
     }

@@ -134,6 +134,13 @@ static void port_unmap(void *ctx, uint32_t peer, const void *addr)
         mc_peer_unmap(node->engine, addr);
 }
 
+static bool port_far(void *ctx, uint32_t peer)
+{
+    const struct node *node = shell_node(ctx, peer);
+
+    return node && node->path == MC_PATH_TCP;
+}
+
 static uint32_t port_distance(void *ctx, const struct store_member *member)
 {
     return shell_same_host(ctx, member) ? 0 : 1;
@@ -234,6 +241,7 @@ static enum mc_status start_core(struct mc_store *store, const struct mc_store_o
         .map = port_map,
         .unmap = port_unmap,
         .distance = port_distance,
+        .far = port_far,
     };
     random_bytes(&seed, sizeof(seed));
     return client_core_create(&limits, &store->port, seed, &store->core);
