@@ -1,4 +1,4 @@
-"""store.py - rows of the Store: our Python package beside the existing wheel, `mooncake bench store` beside redis and iperf3.
+"""store.py - rows of the Store: our Python package beside the existing wheel, `mooncake bench store` beside redis, memcached and iperf3.
 
 Each measurement has a master of its own, a process that owns the memory (unless the row says that the client does), and a client that
 measures. The wheel runs with and without its connection pool; the better one counts. Every byte that ours gives out was verified.
@@ -112,9 +112,9 @@ def measured(place, name, tcp, own, opts):
 
 # ---- contenders ----
 
-def python(name, op, key, tcp, own, size, batch, value=None):
+def python(name, op, key, tcp, own, size, batch, value=None, count=None):
     def contender(place):
-        opts = {"op": op, "size": size, "batch": batch, "seconds": place.seconds}
+        opts = {"op": op, "size": size, "batch": batch, **({"count": count} if count else {"seconds": place.seconds})}
         raw = measured(place, name, tcp, own, opts)
         words = [*(["MC_FORCE_TCP=1"] if tcp else []), name, "store_pair.py", "client", json.dumps(opts)]
         cpu = raw["cpu_s"] / raw["gbytes"] if op not in ("is_exist", "batch_is_exist") else None
@@ -122,8 +122,8 @@ def python(name, op, key, tcp, own, size, batch, value=None):
     return contender
 
 
-def all_of(op, key, size=4096, batch=1, tcp=False, own=False, value=None):
-    return [python(name, op, key, tcp, own, size, batch, value) for name in ("ours", "peer", "peer-pool")]
+def all_of(op, key, size=4096, batch=1, tcp=False, own=False, **more):
+    return [python(name, op, key, tcp, own, size, batch, **more) for name in ("ours", "peer", "peer-pool")]
 
 
 def ours(size):
@@ -154,6 +154,46 @@ def redis(size):
                 process.terminate()
         return {"redis": Sample(per_s * size / 1e9, None, shown(words), {"ops_per_s": per_s, "server_cpu_s": cpu})}
     return contender
+
+
+def memcached_gets(port, size, seconds):
+    """Gets of one value one after the other over one connection, into the same memory: (gets, seconds they took)."""
+    answer = b"VALUE key 0 %d\r\n" % size
+    whole = len(answer) + size + len(b"\r\nEND\r\n")
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(b"set key 0 0 %d\r\n" % size + os.urandom(size) + b"\r\n")
+        if sock.recv(64) != b"STORED\r\n":
+            raise RuntimeError("memcached did not store the value")
+        memory, gets, start = bytearray(whole), 0, time.perf_counter()
+        while (now := time.perf_counter()) < start + seconds:
+            sock.sendall(b"get key\r\n")
+            if sock.recv_into(memory, whole, socket.MSG_WAITALL) != whole or not memory.startswith(answer):
+                raise RuntimeError("memcached did not give the value")
+            gets += 1
+    return gets, now - start
+
+
+def memcached(size):
+    """GET of one value of that size over one connection, by a client of ours (a send and a receive for each; not in C)."""
+    def contender(place):
+        server, port = need("memcached", "memcached"), free_port()
+        words = [server, "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-I", "8m", "-u", "nobody"]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+            try:
+                wait_for(port)
+                before = process_of(process.pid)[0] + sum(os.times()[:2])
+                gets, seconds = memcached_gets(port, size, place.seconds)
+                cpu = process_of(process.pid)[0] + sum(os.times()[:2]) - before
+            finally:
+                process.terminate()
+        gbytes = gets * size / 1e9
+        return {"memcached": Sample(gbytes / seconds, cpu / gbytes, shown(words), {"gets": gets, "seconds": seconds, "cpu_s": cpu})}
+    return contender
+
+
+# What a key costs depends on how full the master's table is when its memory is looked at: so everybody puts as many.
+KEYS = 100_000
 
 
 def bytes_per_key(raw):
@@ -197,16 +237,16 @@ def large_rows():
 def master_rows():
     yield Row("store-put-200", "put_batch of 200 values of 64 B under keys of 64 B: keys a second", "1/s",
               all_of("put_batch", "ops_per_s", 64, 200), peer(True, 5))
-    yield Row("store-key-bytes", "what the master keeps of a key of 64 B, beside the key", "B",
-              all_of("put_batch", "ops", 64, 200, value=bytes_per_key), [Goal(False, 200)])
+    yield Row("store-key-bytes", f"what the master keeps of a key of 64 B, beside the key, after {KEYS:,} of them", "B",
+              all_of("put_batch", "ops", 64, 200, value=bytes_per_key, count=KEYS // 200), [Goal(False, 200)])
     yield Row("store-idle", "master and owner with nothing to do for a minute: CPU; threads of each", "s", [idle],
               [Goal(False, 0.05), Goal(False, 8, of="threads")], rounds=1)
 
 
 def redis_rows():
     double = Goal(True, 2, "redis")
-    yield Row("store-tcp-64k", "get of 64 KiB over tcp", "GB/s", [ours("64K"), redis(65536)], [double])
-    yield Row("store-tcp-1m", "get of 1 MiB over tcp; p99 in ms", "GB/s", [ours("1M"), redis(1 << 20)], [double, Goal(False, 5, of="p99 ms")])
+    yield Row("store-tcp-64k", "get of 64 KiB over tcp", "GB/s", [ours("64K"), redis(65536), memcached(65536)], [double])
+    yield Row("store-tcp-1m", "get of 1 MiB over tcp; p99 in ms", "GB/s", [ours("1M"), redis(1 << 20), memcached(1 << 20)], [double, Goal(False, 5, of="p99 ms")])
 
 
 ROWS = [*small_rows(), *large_rows(), *master_rows(), *redis_rows()]

@@ -3,7 +3,7 @@
     store_pair.py owner MASTER BYTES             gives memory; prints {"pid"}; ends when its standard input does and says its CPU time
     store_pair.py client MASTER BYTES '{...}'    measures and prints one JSON object; BYTES above 0: the objects lie in its own segment
 
-Options of the client: op (put, get, get_into, batch_get_into, is_exist, batch_is_exist, put_batch, idle), size, batch, seconds. Objects are
+Options of the client: op (put, get, get_into, batch_get_into, is_exist, batch_is_exist, put_batch, idle), size, batch, seconds or count. Objects are
 put and memory is touched before the clock runs; gets walk through objects of together WINDOW bytes. Every result is looked at.
 """
 import ctypes
@@ -87,7 +87,7 @@ class Calls:
         time.sleep(1)
 
 
-def measure(calls, seconds):
+def measure(calls, seconds, count):
     took, done, start = [], 0, time.perf_counter()
     before, end = cpu_s(), start + seconds
     while True:
@@ -96,7 +96,7 @@ def measure(calls, seconds):
         now = time.perf_counter()
         took.append(now - begun)
         done += 1
-        if now > end:
+        if now > end or done == count:
             break
     took.sort()
     gbytes = done * calls.bytes / 1e9
@@ -118,7 +118,7 @@ def main():
         calls = Calls(made, opts)
         print(json.dumps({"pid": os.getpid()}), flush=True)
         sys.stdin.readline()
-        print(json.dumps(measure(calls, opts["seconds"])), flush=True)
+        print(json.dumps(measure(calls, opts.get("seconds", 1e9), opts.get("count"))), flush=True)
         sys.stdin.read()
     os._exit(0)  # the existing wheel sometimes ends with a signal when its objects go
 
