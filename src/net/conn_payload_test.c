@@ -386,6 +386,25 @@ static void test_pieces_go_straight_to_their_place(void **state)
     free(bytes);
 }
 
+/* After a large payload the next frame is read up to its payload, which goes to its place then. */
+static void test_the_next_payload_goes_straight_to_its_place(void **state)
+{
+    uint8_t *bytes = noise(PIECE_MAX);
+    uint64_t before;
+    int fd;
+
+    fd = begin_payload(1);
+    begin_piece(fd, bytes, DRIB);
+    finish_piece(fd, bytes, 1);
+    before = server.through_buffer;
+    raw_frame(fd, (struct frame){.type = 0x7002, .request = 2, .payload_len = PIECE_MAX}, NULL);
+    begin_piece(fd, bytes, DRIB);
+    finish_piece(fd, bytes, 2);
+    assert_true(server.through_buffer < before + DRIB);
+    close(fd);
+    free(bytes);
+}
+
 static bool server_waits_for_much(void *arg)
 {
     int mark = 0;
@@ -446,6 +465,7 @@ int main(void)
         CONN_TEST(test_close_sends_what_is_queued),
         CONN_TEST(test_close_does_not_wait_for_ever),
         CONN_TEST(test_pieces_go_straight_to_their_place),
+        CONN_TEST(test_the_next_payload_goes_straight_to_its_place),
         CONN_TEST(test_waits_for_much_but_not_long),
         CONN_TEST(test_does_not_wait_near_the_end),
     };

@@ -28,6 +28,8 @@
 
 #define TURN_BYTES     (2u << 20)   /* read so much, then others get their turn */
 #define DIRECT_MIN     4096         /* less than this is not worth a system call of its own */
+#define ALIKE_MIN      (64u << 10)  /* after a payload of so much one like it is expected */
+#define HEAD_ROOM      1024         /* a header and a short body */
 #define MARK_MIN       (32u << 10)  /* less than this comes at once anyway */
 #define MARK_MAX       (256u << 10) /* more would only leave us more to do when the sender is done already */
 #define MARK_TAIL      (512u << 10) /* of the last so many each packet is taken at once: an answer waits for us */
@@ -483,16 +485,30 @@ static void receive_failed(struct conn *conn, ssize_t n)
     conn_fail(conn, goodbye ? conn->close_status : n == 0 ? MC_EPEERDOWN : conn_errno_status(errno));
 }
 
-/* How much to read into the buffer. Of a payload that comes in large pieces no more than the header of the next one: its bytes have a
- * place of their own. (Of what size the first piece is is not known before it is here.) */
+/* How much to read behind the end of a payload: after a large one another is expected, of which no more shall come here than a header and
+ * a short body. */
+static size_t room_for_frames(const struct conn *conn)
+{
+    return conn->frame.payload_len >= ALIKE_MIN ? HEAD_ROOM : RX_SIZE;
+}
+
+/* How much to read into the buffer, with what is there. Of a payload that comes in large pieces no more than the header of the next one:
+ * its bytes have a place of their own. (Of what size the first piece is is not known before it is here.) */
 static size_t room_in_buffer(const struct conn *conn)
 {
+    const struct frame *frame = &conn->frame;
     bool large = conn->payload_off == 0 || conn->piece.len >= DIRECT_MIN;
+    size_t room = RX_SIZE;
 
-    if (conn->state == CONN_READY && conn->rx_state == RX_PIECE_HEADER && large &&
-        conn->frame.payload_len - conn->payload_off >= DIRECT_MIN)
-        return PIECE_HEADER_SIZE - conn->rx_len;
-    return RX_SIZE - conn->rx_len;
+    if (conn->state != CONN_READY)
+        return RX_SIZE;
+    if (conn->rx_state == RX_HEADER)
+        room = room_for_frames(conn);
+    else if (conn->rx_state == RX_BODY && frame->payload_len >= DIRECT_MIN)
+        room = frame->body_len - conn->body_got + PIECE_HEADER_SIZE;
+    else if (conn->rx_state == RX_PIECE_HEADER && large && frame->payload_len - conn->payload_off >= DIRECT_MIN)
+        room = PIECE_HEADER_SIZE;
+    return room < RX_SIZE ? room : RX_SIZE;
 }
 
 static size_t receive_to_buffer(struct conn *conn)
@@ -505,7 +521,7 @@ static size_t receive_to_buffer(struct conn *conn)
         conn->rx_len -= conn->rx_at;
         conn->rx_at = 0;
     }
-    iov = (struct iovec){conn->rx + conn->rx_len, room_in_buffer(conn)};
+    iov = (struct iovec){conn->rx + conn->rx_len, room_in_buffer(conn) - conn->rx_len};
     do
         n = receive(conn, &iov, 1, false);
     while (n == UNCUT_AGAIN);
@@ -538,7 +554,7 @@ static size_t receive_direct(struct conn *conn)
             return receive_to_buffer(conn); /* thrown away from there */
         want = room < left ? room : left;
         iov[0] = (struct iovec){dst, want};
-        iov[1] = (struct iovec){conn->rx, last ? RX_SIZE : PIECE_HEADER_SIZE};
+        iov[1] = (struct iovec){conn->rx, last ? room_for_frames(conn) : PIECE_HEADER_SIZE};
         n = receive(conn, iov, want == left ? 2 : 1, true);
     } while (n == UNCUT_AGAIN);
     if (n <= 0) {
