@@ -12,6 +12,8 @@
 #include "base/crc.h"
 #include "net/conn_ends_test.h"
 
+#define FIRST (64u << 10) /* the largest first piece */
+
 static void send_spans(const struct conn_span *spans, size_t count)
 {
     struct conn_msg msg = {.type = 0x7002,
@@ -31,6 +33,12 @@ static void send_spans(const struct conn_span *spans, size_t count)
     assert_true(server.payload_body_ok);
 }
 
+/* Whole ones, but for the first. */
+static size_t pieces_of(size_t len)
+{
+    return len <= FIRST ? 1 : 1 + (len - FIRST + PIECE_MAX - 1) / PIECE_MAX;
+}
+
 static void payload_roundtrip(size_t len, size_t step)
 {
     uint8_t *bytes = noise(len);
@@ -41,7 +49,7 @@ static void payload_roundtrip(size_t len, size_t step)
     server.dst_step = step;
     send_spans(&span, 1);
     assert_int_equal(server.payload_status, MC_OK);
-    assert_int_equal(server.pieces, (len + PIECE_MAX - 1) / PIECE_MAX);
+    assert_int_equal(server.pieces, pieces_of(len));
     assert_memory_equal(server.dst, bytes, len);
     free(bytes);
 }
@@ -186,6 +194,45 @@ static void test_damaged_payload(void **state)
     assert_int_equal(log_count(LOG_LEVEL_WARN), warned + 1);
     server.echo = true;
     exchange(10); /* the connection goes on */
+    free((void *)source.bytes);
+}
+
+struct watched_source {
+    const uint8_t *bytes;
+    unsigned calls;
+    uint64_t left[2]; /* what had left when the first piece was asked for, and the second */
+};
+
+static enum mc_status watched_piece(void *arg, uint64_t off, size_t max, struct conn_piece *piece)
+{
+    struct watched_source *source = arg;
+    struct conn_stats stats;
+
+    conn_stats(client.conn, &stats);
+    if (source->calls < 2)
+        source->left[source->calls++] = stats.bytes_out;
+    *piece = (struct conn_piece){.ptr = source->bytes + off, .len = max, .stays = true};
+    return MC_OK;
+}
+
+/* The receiver is waking up while the rest of a large payload is hashed. */
+static void test_the_first_piece_leaves_at_once(void **state)
+{
+    struct watched_source source = {.bytes = noise(BIG)};
+    struct conn_msg msg = {.type = 0x7002,
+        .source = watched_piece,
+        .source_arg = &source,
+        .payload_len = BIG,
+        .sent = on_sent,
+        .sent_arg = &client};
+
+    open_tcp();
+    give_dst(&server, BIG);
+    assert_int_equal(conn_send(client.conn, &msg), MC_OK);
+    assert_true(run_until(loop, server_payload_over, NULL, WAIT_MS));
+    assert_int_equal(source.calls, 2);
+    assert_true(source.left[1] > source.left[0] + 4096);
+    assert_memory_equal(server.dst, source.bytes, BIG);
     free((void *)source.bytes);
 }
 
@@ -459,6 +506,7 @@ int main(void)
         CONN_TEST(test_source_gives_up),
         CONN_TEST(test_source_of_what_stays_gives_up),
         CONN_TEST(test_pieces_are_open_together),
+        CONN_TEST(test_the_first_piece_leaves_at_once),
         CONN_TEST(test_damaged_payload),
         CONN_TEST(test_abort_while_receiving),
         CONN_TEST(test_reset_drops_what_is_queued),

@@ -2,7 +2,8 @@
  *
  * Frames are appended by conn_queue() and written at the end of the turn, as many as fit one sendmsg(2). Within one frame the head
  * is followed by its pieces. As many of them are open, hashed and on their way, as one call takes: each call wakes the receiver, which
- * costs more than the call. A source that reuses its memory for the next piece has one open at a time.
+ * costs more than the call. A source that reuses its memory for the next piece has one open at a time. The first call is a small one:
+ * the receiver wakes up, which takes long, while we hash the rest.
  *
  *   queue: | head+body | head+body | head+body, piece header, data, piece header, data |   <- one sendmsg ends here
  *
@@ -23,8 +24,9 @@
 #include "net/conn_impl.h"
 
 #define IOV_MAX_HERE 80
-#define BATCH_BYTES  (1u << 20) /* one sendmsg takes about so much */
-#define TURN_BYTES   (4u << 20) /* then others get their turn */
+#define FIRST_BYTES  (64u << 10) /* the first sendmsg takes about so much */
+#define BATCH_BYTES  (1u << 20)  /* another one */
+#define TURN_BYTES   (4u << 20)  /* then others get their turn */
 
 /* --- building --- */
 
@@ -210,11 +212,11 @@ static bool may_open(struct out *out)
            (out->open_count == 0 || open_at(out, out->open_count - 1)->piece.stays);
 }
 
-/* Ask for the next piece and write its header. A source that fails gives a piece that says so, the last one. */
-static struct open_piece *piece_open(struct out *out)
+/* Ask for the next piece, of at most `most` bytes, and write its header. A source that fails gives a piece that says so, the last one. */
+static struct open_piece *piece_open(struct out *out, size_t most)
 {
     uint64_t left = out->payload_len - out->payload_open;
-    size_t max = left < PIECE_MAX ? (size_t)left : PIECE_MAX;
+    size_t max = left < most ? (size_t)left : most;
     struct open_piece *open = open_at(out, out->open_count++);
     struct conn_piece *piece = &open->piece;
     struct piece head;
@@ -241,7 +243,7 @@ static bool out_done(const struct out *out)
 struct gather {
     struct iovec iov[IOV_MAX_HERE];
     int count;
-    size_t bytes;
+    size_t bytes, enough;
     int fd; /* to be passed, or -1 */
 };
 
@@ -264,16 +266,18 @@ static void gather_piece(struct gather *g, const struct open_piece *open, size_t
 
 static bool gather_full(const struct gather *g)
 {
-    return g->bytes >= BATCH_BYTES || g->count + 1 + 2 * PIECES_OPEN > IOV_MAX_HERE;
+    return g->bytes >= g->enough || g->count + 1 + 2 * PIECES_OPEN > IOV_MAX_HERE;
 }
 
 /* The open pieces of the frame, and more of them. Calls its source, which may close the connection. */
 static void gather_pieces(struct conn *conn, struct gather *g, struct out *out)
 {
+    size_t most = g->enough < PIECE_MAX ? g->enough : PIECE_MAX;
+
     for (unsigned i = 0; i < out->open_count; i++)
         gather_piece(g, open_at(out, i), i == 0 ? out->piece_sent : 0);
     while (!gather_full(g) && may_open(out)) {
-        const struct open_piece *open = piece_open(out);
+        const struct open_piece *open = piece_open(out, most);
 
         if (conn->state == CONN_CLOSED)
             return;
@@ -282,9 +286,9 @@ static void gather_pieces(struct conn *conn, struct gather *g, struct out *out)
 }
 
 /* What to write next. Calls sources, which may close the connection: look at the state afterwards. */
-static void gather_all(struct conn *conn, struct gather *g)
+static void gather_all(struct conn *conn, struct gather *g, size_t enough)
 {
-    *g = (struct gather){.fd = -1};
+    *g = (struct gather){.enough = enough, .fd = -1};
     list_for_each (node, &conn->queue) {
         struct out *out = list_entry(node, struct out, link);
 
@@ -365,13 +369,13 @@ static ssize_t send_gathered(struct conn *conn, struct gather *g)
     return sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* One sendmsg. False when it has to wait, or the connection is closed. */
-static bool write_once(struct conn *conn, size_t *budget)
+/* One sendmsg, of about `enough` bytes. False when it has to wait, or the connection is closed. */
+static bool write_once(struct conn *conn, size_t enough, size_t *budget)
 {
     struct gather g;
     ssize_t n;
 
-    gather_all(conn, &g);
+    gather_all(conn, &g, enough);
     if (conn->state == CONN_CLOSED)
         return false;
     n = send_gathered(conn, &g);
@@ -400,13 +404,13 @@ static bool write_once(struct conn *conn, size_t *budget)
 
 void conn_write(struct conn *conn)
 {
-    size_t budget = TURN_BYTES;
+    size_t budget = TURN_BYTES, enough = conn->write_blocked ? BATCH_BYTES : FIRST_BYTES;
 
     if (conn->state == CONN_CONNECTING || conn->state == CONN_CLOSED)
         return;
     conn->write_blocked = false;
-    while (!list_empty(&conn->queue) && budget > 0)
-        if (!write_once(conn, &budget))
+    for (; !list_empty(&conn->queue) && budget > 0; enough = BATCH_BYTES)
+        if (!write_once(conn, enough, &budget))
             break;
     if (conn->state == CONN_CLOSED)
         return;
