@@ -395,20 +395,38 @@ static bool server_has_drib(void *arg)
     return server.dst[DRIB - 1] != 0;
 }
 
+struct place {
+    size_t at;
+    uint8_t byte;
+};
+
+static bool server_has_byte(void *arg)
+{
+    const struct place *place = arg;
+
+    return server.dst[place->at] == place->byte;
+}
+
 static bool server_has_piece(void *arg)
 {
     return server.pieces == *(unsigned *)arg;
 }
 
-static void finish_piece(int fd, const uint8_t *bytes, unsigned number)
+/* Of a piece begun, the bytes from `at` up to `end`. */
+static void send_rest(int fd, const uint8_t *bytes, size_t at, size_t end)
 {
-    for (size_t at = DRIB; at < PIECE_MAX;) {
-        ssize_t n = send(fd, bytes + at, PIECE_MAX - at, MSG_DONTWAIT);
+    while (at < end) {
+        ssize_t n = send(fd, bytes + at, end - at, MSG_DONTWAIT);
 
         if (n < 0)
             run_for(loop, 1); /* the socket is full */
         at += n < 0 ? 0 : (size_t)n;
     }
+}
+
+static void finish_piece(int fd, const uint8_t *bytes, unsigned number)
+{
+    send_rest(fd, bytes, DRIB, PIECE_MAX);
     assert_true(run_until(loop, server_has_piece, &number, WAIT_MS));
 }
 
@@ -429,6 +447,30 @@ static void test_pieces_go_straight_to_their_place(void **state)
     assert_true(server.through_buffer < before + DRIB); /* tails, which are not worth a call of their own */
     assert_int_equal(server.payload_status, MC_OK);
     assert_memory_equal(server.dst, bytes, 2 * (size_t)PIECE_MAX);
+    close(fd);
+    free(bytes);
+}
+
+/* Of a piece whose end comes apart from it, only that goes through the buffer, not the piece behind it. */
+static void test_the_end_of_a_piece_brings_nothing_along(void **state)
+{
+    uint8_t *bytes = noise(PIECE_MAX);
+    size_t end = PIECE_MAX - 1000;
+    uint64_t before;
+    int fd;
+
+    fd = begin_payload(2);
+    assert_true(run_until(loop, server_has_frame, NULL, WAIT_MS));
+    begin_piece(fd, bytes, DRIB);
+    server.dst[end - 1] = (uint8_t)~bytes[end - 1];
+    send_rest(fd, bytes, DRIB, end);
+    assert_true(run_until(loop, server_has_byte, &(struct place){end - 1, bytes[end - 1]}, WAIT_MS));
+    before = server.through_buffer;
+    send_rest(fd, bytes, end, PIECE_MAX);
+    begin_piece(fd, bytes, DRIB);
+    finish_piece(fd, bytes, 2);
+    assert_true(server.through_buffer < before + DRIB);
+    assert_memory_equal(server.dst + PIECE_MAX, bytes, PIECE_MAX);
     close(fd);
     free(bytes);
 }
@@ -513,6 +555,7 @@ int main(void)
         CONN_TEST(test_close_sends_what_is_queued),
         CONN_TEST(test_close_does_not_wait_for_ever),
         CONN_TEST(test_pieces_go_straight_to_their_place),
+        CONN_TEST(test_the_end_of_a_piece_brings_nothing_along),
         CONN_TEST(test_the_next_payload_goes_straight_to_its_place),
         CONN_TEST(test_waits_for_much_but_not_long),
         CONN_TEST(test_does_not_wait_near_the_end),

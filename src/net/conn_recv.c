@@ -492,22 +492,39 @@ static size_t room_for_frames(const struct conn *conn)
     return conn->frame.payload_len >= ALIKE_MIN ? HEAD_ROOM : RX_SIZE;
 }
 
-/* How much to read into the buffer, with what is there. Of a payload that comes in large pieces no more than the header of the next one:
- * its bytes have a place of their own. (Of what size the first piece is is not known before it is here.) */
+/* How much to read behind the end of a piece. */
+static size_t room_behind_piece(const struct conn *conn)
+{
+    bool last = conn->payload_off + conn->piece.len == conn->frame.payload_len;
+
+    return last ? room_for_frames(conn) : PIECE_HEADER_SIZE;
+}
+
+/* How much to read into the buffer, with what is there. Of a payload that comes in large pieces no more than the end of one and the header
+ * of the next: its bytes have a place of their own. (Of what size the first piece is is not known before it is here.) */
 static size_t room_in_buffer(const struct conn *conn)
 {
     const struct frame *frame = &conn->frame;
-    bool large = conn->payload_off == 0 || conn->piece.len >= DIRECT_MIN;
+    bool begins = conn->payload_off == 0, large = conn->piece.len >= DIRECT_MIN;
     size_t room = RX_SIZE;
 
     if (conn->state != CONN_READY)
         return RX_SIZE;
-    if (conn->rx_state == RX_HEADER)
-        room = room_for_frames(conn);
-    else if (conn->rx_state == RX_BODY && frame->payload_len >= DIRECT_MIN)
-        room = frame->body_len - conn->body_got + PIECE_HEADER_SIZE;
-    else if (conn->rx_state == RX_PIECE_HEADER && large && frame->payload_len - conn->payload_off >= DIRECT_MIN)
-        room = PIECE_HEADER_SIZE;
+    switch (conn->rx_state) {
+    case RX_HEADER: room = room_for_frames(conn); break;
+    case RX_BODY:
+        if (frame->payload_len >= DIRECT_MIN)
+            room = frame->body_len - conn->body_got + PIECE_HEADER_SIZE;
+        break;
+    case RX_PIECE_HEADER:
+        if ((begins || large) && frame->payload_len - conn->payload_off >= DIRECT_MIN)
+            room = PIECE_HEADER_SIZE;
+        break;
+    case RX_DATA:
+        if (large)
+            room = conn->piece.len - conn->piece_got + room_behind_piece(conn);
+        break;
+    }
     return room < RX_SIZE ? room : RX_SIZE;
 }
 
@@ -538,7 +555,6 @@ static size_t receive_to_buffer(struct conn *conn)
 static size_t receive_direct(struct conn *conn)
 {
     size_t left = conn->piece.len - conn->piece_got, room, want, direct;
-    bool last = conn->payload_off + conn->piece.len == conn->frame.payload_len;
     struct iovec iov[2];
     void *dst;
     ssize_t n;
@@ -554,7 +570,7 @@ static size_t receive_direct(struct conn *conn)
             return receive_to_buffer(conn); /* thrown away from there */
         want = room < left ? room : left;
         iov[0] = (struct iovec){dst, want};
-        iov[1] = (struct iovec){conn->rx, last ? room_for_frames(conn) : PIECE_HEADER_SIZE};
+        iov[1] = (struct iovec){conn->rx, room_behind_piece(conn)};
         n = receive(conn, iov, want == left ? 2 : 1, true);
     } while (n == UNCUT_AGAIN);
     if (n <= 0) {
