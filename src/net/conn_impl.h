@@ -1,4 +1,4 @@
-/* conn_impl.h - inside src/net: struct conn, shared by conn.c (life), conn_send.c, conn_recv.c and conn_listen.c.
+/* conn_impl.h - inside src/net: struct conn, shared by conn.c (life), conn_send.c, conn_read.c, conn_recv.c and conn_listen.c.
  *
  *   state        may receive   may send      left by
  *   CONNECTING   no            no            socket connected, or failed
@@ -146,11 +146,23 @@ void conn_become_ready(struct conn *conn);
 /* errno of a socket call -> status. */
 enum mc_status conn_errno_status(int error);
 
-/* conn_recv.c */
+/* conn_read.c */
 void conn_readable(struct conn *conn);
-void conn_payload_end(struct conn *conn, enum mc_status status);
 void conn_mark_late(struct conn *conn); /* what was waited for did not all come: look at what is there */
+
+/* Has the peer taken back what it sent? Then the connection is closed now. Asked before every write into the owner's memory. */
+bool conn_socket_failed(struct conn *conn);
+
+/* conn_recv.c */
+void conn_eat_all(struct conn *conn);             /* what is in the buffer, as far as it goes */
+bool conn_may_go_on(const struct conn *conn);     /* neither closed nor paused meanwhile */
+void conn_piece_got(struct conn *conn, size_t n); /* so many bytes of the piece are in their place */
+void conn_payload_end(struct conn *conn, enum mc_status status);
+void conn_protocol_error(struct conn *conn, enum mc_status status, const char *field);
 void conn_recv_fini(struct conn *conn);
+
+/* Where the next bytes of the piece go: at most `max`. NULL: thrown away. */
+size_t conn_place_of(struct conn *conn, size_t max, void **dst);
 
 /* conn_handshake.c */
 void conn_handshake_start(struct conn *conn);
