@@ -97,8 +97,10 @@ void ids_del(struct ids *ids, const void *array, size_t element, uint32_t place)
 
     if (!ids->cells)
         return;
-    hole = cell_of(ids, array, element, id_at(array, element, place));
-    if (ids->cells[hole] == EMPTY || (ids->cells[hole] & mask) != place)
+    hole = (uint32_t)hash_mix(id_at(array, element, place)) & mask;
+    while (ids->cells[hole] != EMPTY && (ids->cells[hole] & mask) != place)
+        hole = (hole + 1) & mask; /* another place may have the same id: two versions of a name */
+    if (ids->cells[hole] == EMPTY)
         return;
     ids->count--;
     for (uint32_t at = (hole + 1) & mask; ids->cells[at] != EMPTY; at = (at + 1) & mask) {

@@ -79,9 +79,28 @@ static void finds_what_a_search_finds(void **state)
     run(true);
 }
 
+/* As of two versions of a name, the older of which goes later than the newer comes: each place leaves by itself. */
+static void one_id_at_two_places(void **state)
+{
+    struct ids table = {0};
+
+    array[1].id = array[2].id = 7;
+    for (uint32_t place = 1; place <= 2; place++)
+        assert_int_equal(ids_add(&table, array, sizeof(*array), place), MC_OK);
+    ids_del(&table, array, sizeof(*array), 2);
+    assert_int_equal(ids_find(&table, array, sizeof(*array), 7), 1);
+    ids_del(&table, array, sizeof(*array), 1);
+    assert_int_equal(ids_find(&table, array, sizeof(*array), 7), IDS_NONE);
+    assert_int_equal(table.count, 0);
+    ids_fini(&table);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(finds_what_a_search_finds)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finds_what_a_search_finds),
+        cmocka_unit_test(one_id_at_two_places),
+    };
 
     return cmocka_run_group_tests_name("ids", tests, NULL, NULL);
 }
