@@ -189,9 +189,15 @@ static void check_victim(const struct model *m, uint32_t victim, uint64_t now)
     assert_int_equal(rank(m, victim, now), best);
 }
 
+/* Two slots share an id: a node has two objects of one key while one takes the other's place. */
+static uint64_t id_of(uint32_t slot)
+{
+    return slot % (SLOTS / 2);
+}
+
 static void drop(struct evict *e, struct model *m, uint32_t slot, enum evict_why why, uint64_t now)
 {
-    evict_remove(e, slot, slot, why, now);
+    evict_remove(e, slot, id_of(slot), why, now);
     m->present[slot] = m->pinned[slot] = false;
     for (uint32_t i = 0; i < SLOTS; i++)
         if (m->present[i] && m->parent[i] == slot)
@@ -214,12 +220,23 @@ static void random_run(const char *policy, uint64_t seed)
             m.soft[slot] = rng_chance(&rng, 0.1);
             m.until[slot] = 0;
             m.present[slot] = true;
-            add(e, slot, m.parent[slot], m.soft[slot], now);
+            assert_int_equal(
+                evict_add(e, slot,
+                    &(struct evict_object){
+                        .id = id_of(slot), .size = 4096, .parent = m.parent[slot], .soft_pin = m.soft[slot]},
+                    now),
+                MC_OK);
             continue;
         }
         switch (rng_below(&rng, 8)) {
         case 0:
-        case 1: evict_touch(e, slot, now); break;
+        case 1: {
+            uint64_t id = id_of(slot);
+
+            assert_int_equal(evict_ask(e, &(struct evict_run){.ids = &id, .count = 1, .up = EVICT_NO_ID}, now), MC_OK);
+            evict_touch(e, slot, now);
+            break;
+        }
         case 2:
             m.until[slot] = now + LEASE;
             evict_promise(e, slot, m.until[slot], now);

@@ -28,10 +28,11 @@ void ids_fini(struct ids *ids);
 /* IDS_NONE: it is not there. */
 uint32_t ids_find(const struct ids *ids, const void *array, size_t element, uint64_t id);
 
-/* The element at `place` (< 2^31), whose id is not there yet. MC_OK, or MC_ENOMEM and nothing changed. */
+/* The element at `place` (< 2^31), which is not in the table. Two may have one id, as two objects of one key in a node while the newer
+ * takes the older one's place: one of them is found, and each leaves by itself. MC_OK, or MC_ENOMEM and nothing changed. */
 enum mc_status ids_add(struct ids *ids, const void *array, size_t element, uint32_t place);
 
-/* Before its id is overwritten. Harmless when another element, or none, has this id in the table. */
+/* Before its id is overwritten. Harmless when it is not in the table. */
 void ids_del(struct ids *ids, const void *array, size_t element, uint32_t place);
 
 #endif

@@ -139,6 +139,7 @@ void leaves_move(struct leaves *l, uint32_t slot, unsigned plain)
 {
     struct leaf *s = &l->at[slot];
 
+    assert(s->present);
     s->plain = plain;
     if (s->queue < LEAVES_PLAIN)
         queue_newest(l, plain, slot);
