@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/xdg.h"
 
@@ -25,6 +24,8 @@ enum {
     FIRST = 64 << 20, /* at the ends where objects go first */
     NOW = 16 << 20,   /* of that, before the node serves: some 10 ms, and the very first put finds it done */
     CHECK_EVERY = 64, /* steps between looks at what memory is left */
+    REST = 3,         /* of the time a step took: a quarter of a core at most */
+    REST_MAX_MS = 20,
     MEMORY_INFO_MAX = 8192,
 };
 
@@ -37,6 +38,7 @@ struct prefault {
     uint64_t total;
     unsigned steps;
     bool populate; /* the kernel knows MADV_POPULATE_WRITE */
+    bool rests;    /* between steps: in the background */
 };
 
 static uint64_t memory_info(const char *text, const char *name)
@@ -74,11 +76,20 @@ static bool commit(struct prefault *p, uint8_t *at, uint64_t len)
     return true;
 }
 
+/* Modest by resting, not by priority: the memory of a process that was killed is given back by the thread of it that ends last, and its
+ * connections are open until then. One that hardly gets a processor would keep a dead node among the living for seconds. */
+static void rest(uint64_t worked_ns)
+{
+    uint64_t most = REST_MAX_MS * NS_PER_MS, ns = worked_ns < most / REST ? worked_ns * REST : most;
+
+    nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
+}
+
 /* False: stopped, or memory is short. */
 static bool commit_range(struct prefault *p, const struct node_memory *memory, uint64_t from, uint64_t to, bool count)
 {
     for (uint64_t at = from; at < to; at += STEP) {
-        uint64_t len = to - at < STEP ? to - at : STEP;
+        uint64_t len = to - at < STEP ? to - at : STEP, start = now_ns();
 
         if (atomic_load_explicit(&p->stop, memory_order_relaxed))
             return false;
@@ -90,6 +101,8 @@ static bool commit_range(struct prefault *p, const struct node_memory *memory, u
             return false;
         if (count)
             atomic_fetch_add_explicit(&p->done, len, memory_order_relaxed);
+        if (p->rests)
+            rest(now_ns() - start);
     }
     return true;
 }
@@ -108,7 +121,7 @@ static void *prefault_run(void *arg)
     struct prefault *p = arg;
 
     pthread_setname_np(pthread_self(), "mc-prefault");
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19);
+    p->rests = true;
     if (!commit_ends(p, FIRST))
         return NULL;
     for (uint32_t i = 0; i < p->segments; i++)

@@ -1,6 +1,6 @@
 /* prefault.h - commits a node's memory in the background, so that the first puts do not pay for it.
  *
- * A thread of the lowest priority touches the segments piece by piece: first where small and large objects go first, then
+ * A thread that rests three quarters of the time touches the segments piece by piece: first where small and large objects go first, then
  * the rest. It stops early when the machine runs short of memory (what is left is committed by use), and ends when done.
  * Huge pages are asked for where the kernel gives them for shared memory. Threads: start and stop from one, progress from any. */
 #ifndef STORE_NODE_PREFAULT_H
