@@ -136,7 +136,8 @@ enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint3
 
     if (from >= to)
         return MC_OK;
-    status = idpool_use(pool, &(struct evict_run){ids + from, to - from, EVICT_NO_ID}, kv->clock);
+    const struct evict_run run = {ids + from, to - from, from > 0 ? ids[from - 1] : EVICT_NO_ID};
+    status = idpool_use(pool, &run, kv->clock);
     kv->clock += to - from;
     const uint64_t *victims = idpool_victims(pool, &gone);
     for (uint32_t i = 0; i < gone && status == MC_OK; i++) {
@@ -209,12 +210,17 @@ uint64_t kv_fetch(
 {
     uint64_t blocks_of[MODEL_PREFILL_MAX] = {0}, end = now, set;
     uint32_t i = from;
+    bool own = true; /* so far */
 
     for (; i < to && (set = directory_holders(&kv->where, ids[i])) != 0; i++) {
         uint32_t n = nearest(kv, node, set);
 
+        own = own && n == node;
         blocks_of[n]++;
-        idpool_touch(kv->pools[n], ids[i], kv->clock++);
+        if (own)
+            idpool_renew(kv->pools[n], ids[i], kv->clock++);
+        else
+            idpool_touch(kv->pools[n], ids[i], kv->clock++);
     }
     *fetched = i - from;
     for (uint32_t n = 0; n < kv->nodes; n++) {

@@ -34,7 +34,8 @@ uint32_t kv_own(const struct kv *kv, uint32_t node, const uint64_t *ids, uint32_
 enum mc_status kv_store(struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to);
 
 /* Bring blocks [from, to) to a node (or to decode instance `node - prefill`) from where they are. When the last is there; `fetched` is how many, fewer when some have gone.
- * They count as used where they were read. */
+ * They count as used where they were read; those that the node itself has from the first on are renewed only, since kv_store() is
+ * told of them when the prompt is done. */
 uint64_t kv_fetch(
     struct kv *kv, uint32_t node, const uint64_t *ids, uint32_t from, uint32_t to, uint64_t now, uint32_t *fetched);
 

@@ -83,6 +83,14 @@ void idpool_touch(struct idpool *pool, uint64_t id, uint64_t now)
         evict_touch(pool->evict, slot, now);
 }
 
+void idpool_renew(struct idpool *pool, uint64_t id, uint64_t now)
+{
+    uint32_t slot = slot_of(pool, id);
+
+    if (slot != EVICT_NONE)
+        evict_touch(pool->evict, slot, now);
+}
+
 uint32_t idpool_count(const struct idpool *pool)
 {
     return pool->count;

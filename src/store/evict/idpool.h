@@ -35,6 +35,10 @@ enum mc_status idpool_use(struct idpool *pool, const struct evict_run *run, uint
 /* A block that is there was used by somebody else: read from another node. */
 void idpool_touch(struct idpool *pool, uint64_t id, uint64_t now);
 
+/* A block that is there will be used by a prompt on its way here: as young as if it had been. Asked for it is by the idpool_use() to come,
+ * so that one use is not told twice. */
+void idpool_renew(struct idpool *pool, uint64_t id, uint64_t now);
+
 /* What is too much goes. MC_OK or MC_ENOMEM. */
 enum mc_status idpool_resize(struct idpool *pool, uint32_t capacity, uint64_t now);
 /* Forget what `keep` does not hold. */
