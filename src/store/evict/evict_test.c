@@ -1,4 +1,4 @@
-/* evict_test.c - goal: what evict.h promises of every policy, and the order of LRU.
+/* evict_test.c - goal: what evict.h promises of every policy, the order of LRU, what a pool of ids asks.
  * Method: each rule in a scene of its own with times made up; then a long random run against a model that knows pins,
  * promises and children, for every policy in the table. */
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "store/evict/idpool.h"
 #include "store/evict/leaves.h"
 
 #define MS (UINT64_C(1) << LEAVES_TICK) /* what promises are kept to */
@@ -349,6 +350,39 @@ static void default_sees_it_by_a_sample(void **state)
     assert_true(hits_beside_scan("mooncake", 70000, 30) > 0.15);
 }
 
+/* ---- pools of ids ---- */
+
+static unsigned asks;
+
+static enum mc_status count_ask(struct evict *e, const struct evict_run *run, uint64_t now)
+{
+    asks++;
+    return MC_OK;
+}
+
+/* What is renewed stays as long as what is touched; the policy is asked by touches and uses only. */
+static void renewing_asks_nothing(void **state)
+{
+    struct evict_policy counted = evict_lru;
+    struct idpool *pool = NULL;
+    const uint64_t ids[] = {1, 2, 3, 4};
+
+    counted.ask = count_ask;
+    asks = 0;
+    assert_int_equal(idpool_create(&counted, 2, &pool), MC_OK);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(idpool_use(pool, &(struct evict_run){&ids[i], 1, EVICT_NO_ID}, i), MC_OK);
+    idpool_renew(pool, 1, 2);
+    assert_int_equal(asks, 2);
+    assert_int_equal(idpool_use(pool, &(struct evict_run){&ids[2], 1, EVICT_NO_ID}, 3), MC_OK);
+    assert_true(idpool_has(pool, 1) && !idpool_has(pool, 2));
+    idpool_touch(pool, 1, 4);
+    assert_int_equal(asks, 4);
+    assert_int_equal(idpool_use(pool, &(struct evict_run){&ids[3], 1, EVICT_NO_ID}, 5), MC_OK);
+    assert_true(idpool_has(pool, 1) && !idpool_has(pool, 3));
+    idpool_destroy(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -361,6 +395,7 @@ int main(void)
         cmocka_unit_test(rules_hold_for_every_policy),
         cmocka_unit_test(default_sees_what_an_lru_does_not),
         cmocka_unit_test(default_sees_it_by_a_sample),
+        cmocka_unit_test(renewing_asks_nothing),
     };
     return cmocka_run_group_tests_name("evict", tests, NULL, NULL);
 }
