@@ -21,9 +21,9 @@ enum {
     TOUCH_BATCH = 64,
     TOUCH_MS = 100,
     EARLY_MAX = 1 << 20, /* a read that may be in vain is not longer: less than a millisecond of a link */
-    WAIT_NODE_MS = 500, /* how long calls wait for a first connection */
-    LOST_MS = 10000,    /* neither connected nor in the list of the master: given up */
-    BACKOFF_MS = 5,     /* a queue or pool over there was full */
+    WAIT_NODE_MS = 500,  /* how long calls wait for a first connection */
+    LOST_MS = 10000,     /* neither connected nor in the list of the master: given up */
+    BACKOFF_MS = 5,      /* a queue or pool over there was full */
     PARTS_MAX = 4096,
     VIEW_PIN_MS = 5000,
 };
