@@ -42,6 +42,7 @@ enum {
     MC_RANGES_MAX = 1024,     /* pieces of one get */
     MC_STORE_OPS_MAX = 65536, /* operations in one batch */
     MC_REPLICAS_MAX = 8,
+    MC_BUNDLE_MAX = 4096, /* puts that are seen together */
 };
 
 #define MC_LEASE_MASTER UINT32_MAX /* a lease as long as the master's own (struct store_master_opts) */
@@ -192,6 +193,18 @@ MC_API void mc_store_batch_free(struct mc_store_batch *batch); /* cancels a runn
 
 /* Submit, wait, free. MC_OK means that every op has its result, not that each succeeded. */
 MC_API enum mc_status mc_store_sync(struct mc_store *store, struct mc_store_op *ops, uint32_t n, uint32_t deadline_ms);
+
+/* ---- bundles --------------------------------------------------------------------------------------------------- */
+
+/* Puts of names that are seen together: nobody finds one of them before all are there, also when nodes, the master or this process die
+ * meanwhile. `ops` are MC_PUT or MC_UPSERT of named keys; the first sizes[0] of them are one bundle, the next sizes[1] another, `n`
+ * bundles of 1 to MC_BUNDLE_MAX. All of a bundle lies at one node, chosen by the first one's `meta`, as are the replicas, and is evicted
+ * together; a name that is there already stays where it is. More than 1,024 MC_EXISTS of one call are more than one look; gets are
+ * each a look of their own.
+ * Blocks. MC_OK: every op has its result, the same status for all of a bundle; MC_EPEERDOWN and MC_ETIMEDOUT: all of it may or may not be
+ * there. Otherwise nothing was started, as mc_store_submit() says. */
+MC_API enum mc_status mc_store_put_bundles(
+    struct mc_store *store, struct mc_store_op *ops, const uint32_t *sizes, uint32_t n, uint32_t deadline_ms);
 
 /* ---- prefix ---------------------------------------------------------------------------------------------------- */
 

@@ -40,7 +40,8 @@
     X(NODE_UNPIN, 0x0208, "unpin")                                                                                     \
     X(NODE_TOUCH, 0x0209, "touch")     /* these were read; a hint */                                                   \
     X(NODE_DROP, 0x020a, "drop")       /* master to node: these are dead; answered when their headers say so */        \
-    X(NODE_PROMISE, 0x020b, "promise") /* master to node: somebody was told that these are there */
+    X(NODE_PROMISE, 0x020b, "promise") /* master to node: somebody was told that these are there */                    \
+    X(NODE_BUNDLE, 0x020c, "bundle")   /* commit the puts that were kept back under this number, all or none */
 /* append above this line: 0x02xx, src/store/node */
 
 #define MESSAGES_MASTER(X)                                                                                             \

@@ -8,6 +8,8 @@
  * nothing to keep in step, no lock and no retry: a word is written in one store and read in one load. A name that finds its set full
  * takes the place of another, which is then looked up at the master as if there were no directory. Nothing ever moves.
  *
+ * Members of a bundle are in no directory: words come one by one, and they are seen together (docs/decisions/036-bundles.md).
+ *
  * `until` is what makes the node's own word enough. A header that stands says that *the node* knows of nothing newer; that nobody was
  * told of anything newer holds only while the master cannot have given up on the node (a lease: docs/decisions/049-near-names.md). The
  * reader loads `until` first, then looks at the header, and then at the clock: if it is not yet `until`, the object was the one its

@@ -21,11 +21,12 @@
 #include "store/key.h"
 
 enum {
-    STORE_INLINE_MAX = 64 << 10, /* payload of a put that travels in the message itself */
-    STORE_SPANS_MAX = 64,        /* source pieces of one put that is pulled */
-    STORE_KEYS_MAX = 16384,      /* keys in one lookup, ids in one prefix query */
-    STORE_RECORDS_MAX = 65536,   /* records in one other list */
-    STORE_SEGMENTS_MAX = 4096,   /* segments of one node, and its directory */
+    STORE_INLINE_MAX = 64 << 10,      /* payload of a put that travels in the message itself */
+    STORE_SPANS_MAX = 64,             /* source pieces of one put that is pulled */
+    STORE_KEYS_MAX = 16384,           /* keys in one lookup, ids in one prefix query */
+    STORE_RECORDS_MAX = 65536,        /* records in one other list */
+    STORE_BUNDLE_MAX = MC_BUNDLE_MAX, /* objects of one bundle */
+    STORE_SEGMENTS_MAX = 4096,        /* segments of one node, and its directory */
     STORE_SEGMENT_NAMES = STORE_SEGMENTS_MAX - 1,
     STORE_NODES_MAX = 1024,         /* nodes of one cluster */
     STORE_PART_WRITE_MAX = 4 << 20, /* bytes of one part write message */
@@ -205,6 +206,7 @@ struct store_put {
     uint64_t length;
     uint32_t flags; /* STORE_REPLACE, STORE_REPLICA (of `version`) */
     uint64_t version;
+    uint64_t bundle; /* not 0, named only: it is kept back, hidden, until NODE_BUNDLE says so under this number */
     struct slice data;
     struct slice spans;
 };
@@ -226,6 +228,11 @@ struct store_pin {  /* NODE_PIN; NODE_UNPIN has only the token. Reply has no bod
     uint64_t token; /* chosen by the client, unique on its connection; the same again renews */
     uint32_t pin_ms;
     struct slice generations;
+};
+struct
+    store_bundle { /* NODE_BUNDLE: what this client has kept back there under `number`. Reply: verdicts in their order */
+    uint64_t number;
+    struct slice generations; /* exactly these; none: give it up */
 };
 
 struct store_register {       /* node -> master, first on its control connection */
@@ -249,7 +256,8 @@ struct
 struct
     store_commit { /* node -> master: NODE_COMMIT, NODE_INVENTORY. Reply of a commit: verdicts; of an inventory: none */
     struct slice entries;
-    bool last; /* inventory: that was everything */
+    bool last;  /* inventory: that was everything */
+    bool whole; /* commit: all of it or nothing */
 };
 struct store_gone { /* node -> master: these left by the node's own decision; no reply */
     struct slice generations;
@@ -321,6 +329,7 @@ struct store_msg {
         struct store_put_reply put_reply;
         struct store_part part;
         struct store_pin pin;
+        struct store_bundle bundle;
         struct slice touch; /* NODE_TOUCH: generations, no reply */
         struct store_register reg;
         struct store_welcome welcome;

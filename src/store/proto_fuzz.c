@@ -42,6 +42,12 @@ static void walk(const struct store_msg *msg)
         for (uint32_t i = 0; !msg->reply && i < store_span_count(msg->put.spans); i++)
             sink += store_span_at(msg->put.spans, i).length;
         break;
+    case MSG_NODE_BUNDLE:
+        for (uint32_t i = 0; msg->reply && i < store_verdict_count(msg->verdicts); i++)
+            sink += store_verdict_at(msg->verdicts, i).version;
+        for (uint32_t i = 0; !msg->reply && i < store_u64_count(msg->bundle.generations); i++)
+            sink += store_u64_at(msg->bundle.generations, i);
+        break;
     case MSG_NODE_INFO:
         for (uint32_t i = 0; !msg->reply && i < store_segment_count(msg->segments); i++)
             sink += store_segment_at(msg->segments, i).size;

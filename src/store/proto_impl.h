@@ -23,6 +23,8 @@ extern const struct proto_row proto_master_rows[]; /* 0x03xx */
 void proto_slice_put(struct buf *body, uint16_t id, struct slice s);
 /* A list of at most `max` records of `size` bytes. */
 struct slice proto_list_get(struct field *f, size_t size, size_t max, const char *name);
+void proto_verdicts_put(const struct store_msg *m, struct buf *b); /* a body of nothing else */
+void proto_verdicts_get(struct cur *c, struct store_msg *m);
 void proto_key_put(struct buf *body, uint16_t id, const struct store_key *key);
 void proto_key_get(struct field *f, struct store_key *key, const char *name);
 

@@ -160,6 +160,8 @@ static void commit_put(const struct store_msg *m, struct buf *b)
 {
     proto_slice_put(b, 1, m->commit.entries);
     put_field_u8(b, 2, m->commit.last);
+    if (m->commit.whole)
+        put_field_u8(b, 3, 1);
 }
 
 static void commit_get(struct cur *c, struct store_msg *m)
@@ -168,17 +170,18 @@ static void commit_get(struct cur *c, struct store_msg *m)
         switch (f.id) {
         case 1: m->commit.entries = field_entries(&f, "entries"); break;
         case 2: m->commit.last = field_u8(&f, "last") != 0; break;
+        case 3: m->commit.whole = field_u8(&f, "whole") != 0; break;
         default: field_unknown(&f);
         }
     }
 }
 
-static void verdicts_put(const struct store_msg *m, struct buf *b)
+void proto_verdicts_put(const struct store_msg *m, struct buf *b)
 {
     proto_slice_put(b, 1, m->verdicts);
 }
 
-static void verdicts_get(struct cur *c, struct store_msg *m)
+void proto_verdicts_get(struct cur *c, struct store_msg *m)
 {
     for (struct field f; field_next(c, &f);) {
         switch (f.id) {
@@ -390,7 +393,7 @@ static void list_get(struct cur *c, struct store_msg *m)
 const struct proto_row proto_master_rows[] = {
     {MSG_NODE_REGISTER, register_put, welcome_put, register_get, welcome_get},
     {MSG_NODE_BEAT, beat_put, authority_put, beat_get, authority_get},
-    {MSG_NODE_COMMIT, commit_put, verdicts_put, commit_get, verdicts_get},
+    {MSG_NODE_COMMIT, commit_put, proto_verdicts_put, commit_get, proto_verdicts_get},
     {MSG_NODE_GONE, gone_put, NULL, gone_get, NULL},
     {MSG_NODE_INVENTORY, commit_put, NULL, commit_get, NULL},
     {MSG_MASTER_LOOKUP, lookup_put, found_put, lookup_get, found_get},

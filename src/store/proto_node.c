@@ -33,6 +33,8 @@ static void put_put(const struct store_msg *m, struct buf *b)
     proto_slice_put(b, 10, p->meta.planes);
     proto_slice_put(b, 11, p->spans);
     proto_slice_put(b, 12, p->data);
+    if (p->bundle)
+        put_field_u64(b, 13, p->bundle);
 }
 
 static void put_get(struct cur *c, struct store_msg *m)
@@ -53,11 +55,14 @@ static void put_get(struct cur *c, struct store_msg *m)
         case 10: p->meta.planes = proto_list_get(&f, 8, 8192, "planes"); break;
         case 11: p->spans = proto_list_get(&f, STORE_SPAN_SIZE, STORE_SPANS_MAX, "spans"); break;
         case 12: p->data = field_bytes(&f, 0, STORE_INLINE_MAX, "data"); break;
+        case 13: p->bundle = field_u64(&f, "bundle"); break;
         default: field_unknown(&f);
         }
     }
     if (p->key.kind == 0)
         cur_fail(c, "key");
+    if (p->bundle && p->key.kind != MC_KEY_NAMED)
+        cur_fail(c, "bundle");
 }
 
 static void put_reply_put(const struct store_msg *m, struct buf *b)
@@ -188,6 +193,23 @@ static void promise_get(struct cur *c, struct store_msg *m)
     }
 }
 
+static void bundle_put(const struct store_msg *m, struct buf *b)
+{
+    put_field_u64(b, 1, m->bundle.number);
+    proto_slice_put(b, 2, m->bundle.generations);
+}
+
+static void bundle_get(struct cur *c, struct store_msg *m)
+{
+    for (struct field f; field_next(c, &f);) {
+        switch (f.id) {
+        case 1: m->bundle.number = field_u64(&f, "number"); break;
+        case 2: m->bundle.generations = proto_list_get(&f, 8, STORE_BUNDLE_MAX, "generations"); break;
+        default: field_unknown(&f);
+        }
+    }
+}
+
 const struct proto_row proto_node_rows[] = {
     {MSG_NODE_INFO, info_put, NULL, info_get, NULL},
     {MSG_NODE_PUT, put_put, put_reply_put, put_get, put_reply_get},
@@ -200,5 +222,6 @@ const struct proto_row proto_node_rows[] = {
     {MSG_NODE_TOUCH, touch_put, NULL, touch_get, NULL},
     {MSG_NODE_DROP, drop_put, drop_put, drop_get, drop_get},
     {MSG_NODE_PROMISE, promise_put, NULL, promise_get, NULL},
+    {MSG_NODE_BUNDLE, bundle_put, proto_verdicts_put, bundle_get, proto_verdicts_get},
     {0},
 };

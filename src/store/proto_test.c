@@ -149,6 +149,10 @@ static uint32_t samples_make(struct store_msg *s, struct lists *l)
     SAMPLE(MASTER_MODEL, true, .status = MC_EMISMATCH, .model = {slice_str("m"), slice_str("record")});
     SAMPLE(MASTER_LIST, true,
         .list = {.ns = 7, .cursor = 5, .entries = buf_slice(&l->entries), .rows = buf_slice(&l->rows)});
+    SAMPLE(NODE_PUT, false, .put = {.key = named(), .length = 5, .bundle = 78, .data = slice_of("hello", 5)});
+    SAMPLE(NODE_BUNDLE, false, .bundle = {.number = 78, .generations = buf_slice(&l->numbers)});
+    SAMPLE(NODE_BUNDLE, true, .verdicts = buf_slice(&l->verdicts));
+    SAMPLE(NODE_COMMIT, false, .commit = {.entries = buf_slice(&l->entries), .whole = true});
 #undef SAMPLE
     assert_true(n <= SAMPLES);
     return n;

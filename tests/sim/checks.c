@@ -71,6 +71,25 @@ static void blame_copy(struct world *world, char *text, size_t size)
     }
 }
 
+/* Name one object that its node has and the index does not know. */
+static void blame_object(struct world *world, char *text, size_t size)
+{
+    const struct index_core *index = world->procs[0].index;
+
+    for (uint32_t i = 1; i <= world->nodes_n; i++) {
+        struct node_object object;
+        uint16_t owner = 0;
+        uint32_t copy;
+
+        while (memcmp(world->procs[i].uuid, index->members[owner].info.uuid, 16) != 0)
+            owner++;
+        for (uint32_t o = 0; node_core_object(world->procs[i].node, &o, &object);)
+            if (object.indexed && table_find_copy(index->table, owner, object.entry.generation, &copy) == TABLE_NONE)
+                snprintf(text, size, "generation %llx of node %u is not indexed, version %llx",
+                    (unsigned long long)object.entry.generation, i, (unsigned long long)object.entry.version);
+    }
+}
+
 static void check_nodes(struct world *world)
 {
     struct index_stats stats;
@@ -96,6 +115,8 @@ static void check_nodes(struct world *world)
     if (stats.nodes_up != world->nodes_n)
         world_fail(world, "%u of %u nodes are up at rest", stats.nodes_up, world->nodes_n);
     blame_copy(world, blame, sizeof(blame));
+    if (present > stats.copies)
+        blame_object(world, blame, sizeof(blame));
     if (world->flips == 0 && (present != stats.copies || blame[0]))
         world_fail(world, "nodes hold %llu objects, the index knows %llu: %s", (unsigned long long)present,
             (unsigned long long)stats.copies, blame);
@@ -132,6 +153,8 @@ void checks_end(struct world *world)
             go_get(&world->procs[i], false, block, true);
         for (uint32_t name = 0; name < NAMES; name++)
             go_get(&world->procs[i], true, name, true);
+        for (uint32_t bundle = 0; bundle < SETS; bundle++)
+            go_look(&world->procs[i], bundle, false);
         for (uint32_t model = 0; model < MODELS; model++)
             go_model(&world->procs[i], model, 1 + i, true);
         go_prefix(&world->procs[i], false, 0, PARTED, true);

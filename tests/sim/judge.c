@@ -13,14 +13,15 @@ static uint32_t holder_of(const struct world *world, const uint8_t node[16])
 }
 
 /* Nodes that drain refuse; then another one takes it. */
-static void judge_refusal(struct world *world, const struct op *op)
+void judge_refusal(struct world *world, const struct op *op)
 {
-    if (op->call.status != MC_EBUSY || op->hasty || !op->calm || !calm(world))
-        return;
+    const char *kind = op->what == BUNDLE ? "bundle" : op->named ? "name" : "block";
+
+    if (op->call.status != MC_EBUSY || op->hasty || !op->calm || !calm(world) || world->bug == BUG_HALF)
+        return; /* what that fault makes of bundles is refused later */
     for (uint32_t i = 1; i <= world->nodes_n; i++)
         if (!world->procs[i].draining)
-            world_fail(
-                world, "a put of %s %u was refused while node %u takes puts", op->named ? "name" : "block", op->key, i);
+            world_fail(world, "a put of %s %u was refused while node %u takes puts", kind, op->key, i);
 }
 
 static void judge_block_put(struct world *world, struct op *op)
@@ -168,8 +169,8 @@ static void judge_must_find(struct world *world, struct op *op)
     if (op->call.status == MC_OK || op->call.status == MC_ETIMEDOUT || op->call.status == MC_ECLOSED || world->flips ||
         !op->calm || !calm(world) || world->blocks[op->key].removed)
         return;
-    if (op->sop.result.miss == MC_MISS_MASTER_DOWN && world->answers_lost > op->answers_lost)
-        return; /* a question whose answer is lost ends like this (src/store/README.md) */
+    if (op->sop.result.miss == MC_MISS_MASTER_DOWN && world->answer_lost + SILENT_MS * NS_PER_MS > op->started)
+        return; /* a question whose answer is lost ends like this, and so do others until the master is heard (src/store/README.md) */
     world_fail(world, "block %u was acknowledged and is not found: %s, miss %d", op->key,
         mc_status_str(op->call.status), op->sop.result.miss);
 }
@@ -301,7 +302,13 @@ void work_done(struct proc *client, struct client_call *call)
         call->kind == CALL_OP ? (int)op->sop.opcode : 0, op->named ? "name" : "block", op->key,
         mc_status_str(call->status), op->sop.result.miss, (unsigned long long)op->sop.result.version);
     judge_time(world, op);
-    if (call->kind == CALL_OP) {
+    if (op->what == BUNDLE) {
+        judge_bundle(world, op);
+    } else if (op->what == LOOK) {
+        judge_look(world, op);
+    } else if (op->what == MEMBER) {
+        judge_member(world, op);
+    } else if (call->kind == CALL_OP) {
         switch (op->sop.opcode) {
         case MC_PUT:
         case MC_UPSERT: op->named ? judge_name_put(world, op) : judge_block_put(world, op); break;
@@ -329,6 +336,7 @@ void work_done(struct proc *client, struct client_call *call)
         return;
     if (op->what == MODEL)
         buf_fini(&op->other);
+    free(op->put);
     free(op->data);
     free(op);
 }

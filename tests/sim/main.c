@@ -21,6 +21,7 @@ static const char *const bug_names[BUGS] = {
     [BUG_REUSE] = "reuse-early",
     [BUG_TERM] = "keep-term",
     [BUG_LAPSE] = "forget-lapse",
+    [BUG_HALF] = "half-a-bundle",
 };
 
 struct options {
@@ -79,7 +80,7 @@ static struct options parse(int argc, char **argv)
 
 struct verdict {
     bool ok;
-    uint64_t hash, events, faults, ops, hits, near, flips;
+    uint64_t hash, events, faults, ops, hits, near, flips, bundles, looks;
     char failure[256];
 };
 
@@ -96,7 +97,7 @@ static struct verdict run(uint64_t seed, enum bug bug, bool trace)
     if (world->failures == 0)
         checks_end(world);
     v = (struct verdict){world->failures == 0, world->hash, world->events, world->faults, world->ops, world->hits,
-        world->near, world->flips, ""};
+        world->near, world->flips, world->bundles, world->looks, ""};
     memcpy(v.failure, world->failure, sizeof(v.failure));
     world_destroy(world);
     free(world);
@@ -107,7 +108,7 @@ int main(int argc, char **argv)
 {
     struct options o = parse(argc, argv);
     struct verdict v = {0};
-    uint64_t events = 0, faults = 0, ops = 0, hits = 0, near = 0, failed = 0;
+    uint64_t events = 0, faults = 0, ops = 0, hits = 0, near = 0, bundles = 0, looks = 0, failed = 0;
     clock_t start = clock();
 
     for (uint64_t seed = o.from; seed < o.from + o.count; seed++) {
@@ -117,6 +118,8 @@ int main(int argc, char **argv)
         ops += v.ops;
         hits += v.hits;
         near += v.near;
+        bundles += v.bundles;
+        looks += v.looks;
         if (o.same && v.ok) {
             struct verdict again = run(seed, o.bug, false);
 
@@ -134,11 +137,12 @@ int main(int argc, char **argv)
                 break;
         }
     }
-    printf("%llu seeds, %llu events, %llu faults, %llu operations, %llu hits, %llu of them near, %.1f s, last hash "
-           "%016llx, bug %s: %llu "
-           "failed\n",
+    printf("%llu seeds, %llu events, %llu faults, %llu operations, %llu hits, %llu of them near, %llu bundles, %llu "
+           "looks at "
+           "them, %.1f s, last hash %016llx, bug %s: %llu failed\n",
         (unsigned long long)o.count, (unsigned long long)events, (unsigned long long)faults, (unsigned long long)ops,
-        (unsigned long long)hits, (unsigned long long)near, (double)(clock() - start) / CLOCKS_PER_SEC,
-        (unsigned long long)v.hash, bug_names[o.bug], (unsigned long long)failed);
+        (unsigned long long)hits, (unsigned long long)near, (unsigned long long)bundles, (unsigned long long)looks,
+        (double)(clock() - start) / CLOCKS_PER_SEC, (unsigned long long)v.hash, bug_names[o.bug],
+        (unsigned long long)failed);
     return o.expect ? failed == 0 : failed != 0;
 }

@@ -90,7 +90,8 @@ static enum mc_status net_send(void *ctx, uint32_t peer, const struct store_msg 
     if (!link || !up_at(link, from))
         return MC_EPEERDOWN;
     if (!world->quiet && rng_chance(&world->rng, 0.002)) {
-        world->answers_lost += msg->reply;
+        if (msg->reply)
+            world->answer_lost = world->now;
         return MC_AGAIN; /* the queue is full */
     }
     buf_init(&body, FRAME_BODY_MAX);

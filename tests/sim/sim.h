@@ -35,11 +35,13 @@ enum {
     SHARDS = 2,
     MODELS = 3,
     NAMES = 12,
+    SETS = 12, /* bundles, of MEMBERS names each */
+    MEMBERS = 4,
     VALUES_MAX = 65536,
     VALUE_SIZE_MAX = 12000,
 };
 
-enum bug { BUG_NONE, BUG_GENERATION, BUG_ACK_EARLY, BUG_STAMP, BUG_REUSE, BUG_TERM, BUG_LAPSE, BUGS };
+enum bug { BUG_NONE, BUG_GENERATION, BUG_ACK_EARLY, BUG_STAMP, BUG_REUSE, BUG_TERM, BUG_LAPSE, BUG_HALF, BUGS };
 
 enum proc_kind { PROC_MASTER, PROC_NODE, PROC_CLIENT };
 
@@ -168,8 +170,8 @@ struct world {
     struct list copies;
     struct region regions[REGIONS_MAX];
     uint64_t next_region, next_copy;
-    uint64_t disturbed;    /* last time something was out of order */
-    uint64_t answers_lost; /* found a full queue */
+    uint64_t disturbed;   /* last time something was out of order */
+    uint64_t answer_lost; /* last time one found a full queue */
     uint64_t term_kept;
     bool ample; /* memory for everything: nothing may be evicted */
     bool may_flip;
@@ -180,6 +182,7 @@ struct world {
     struct value *values;
     uint32_t values_n;
     uint64_t ops, oks, hits, misses, near, failures;
+    uint64_t bundles, looks; /* put; judged */
     char failure[256];
 };
 

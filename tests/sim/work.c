@@ -32,7 +32,7 @@ uint64_t length_of(uint32_t value)
     return lengths[hash_mix(value) % 6];
 }
 
-static void fill(uint8_t *dst, uint32_t value, uint64_t from, uint64_t len)
+void fill(uint8_t *dst, uint32_t value, uint64_t from, uint64_t len)
 {
     for (uint64_t i = 0; i < len; i++) {
         uint64_t at = from + i;
@@ -79,7 +79,7 @@ static uint32_t value_new(struct world *world, uint32_t key)
 
 /* ---- starting operations ---- */
 
-static struct op *op_new(struct proc *client, bool named, uint32_t key)
+struct op *op_new(struct proc *client, bool named, uint32_t key)
 {
     struct op *op = calloc(1, sizeof(*op));
     struct world *world = client->world;
@@ -95,7 +95,6 @@ static struct op *op_new(struct proc *client, bool named, uint32_t key)
     op->calm = calm(world);
     op->call.deadline_ns = world->now + (200 + rng_below(&world->rng, 1500)) * NS_PER_MS;
     op->what = OTHER;
-    op->answers_lost = world->answers_lost;
     if (named) {
         snprintf(op->name, sizeof(op->name), "name-%u", key);
         mc_key_named(&op->sop.key, op->name, strlen(op->name));
@@ -109,7 +108,7 @@ static struct op *op_new(struct proc *client, bool named, uint32_t key)
     return op;
 }
 
-static void op_go(struct op *op)
+void op_go(struct op *op)
 {
     struct world *world = op->client->world;
     enum mc_status status;
@@ -380,6 +379,17 @@ static void on_work(struct world *world, struct event *event)
     world_after(world, (uint64_t)rng_exponential(&world->rng, 12e6), client, on_work, NULL, 0);
     if (client->running >= OPS_AT_ONCE)
         return;
+    if (rng_chance(&world->rng, 0.15)) {
+        uint32_t bundle = (uint32_t)rng_below(&world->rng, SETS);
+
+        if (rng_chance(&world->rng, 0.3))
+            go_bundle(client, bundle);
+        else if (rng_chance(&world->rng, 0.3))
+            go_member(client, bundle, (uint32_t)rng_below(&world->rng, MEMBERS));
+        else
+            go_look(client, bundle, false);
+        return;
+    }
     if (dice < 22)
         go_put(client, false, false);
     else if (dice < 50)

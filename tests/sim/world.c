@@ -257,8 +257,9 @@ static void start_node(struct world *world, struct proc *proc, const struct stor
     if (node_core_create(&limits, port, &self, memory, SEGMENTS, &(struct node_names){.table = proc->names},
             rng_u64(&world->rng), &proc->node) != MC_OK)
         abort();
-    node_core_set_bugs(proc->node,
-        (struct node_bugs){.ack_early = world->bug == BUG_ACK_EARLY, .reuse_early = world->bug == BUG_REUSE});
+    node_core_set_bugs(proc->node, (struct node_bugs){.ack_early = world->bug == BUG_ACK_EARLY,
+                                       .reuse_early = world->bug == BUG_REUSE,
+                                       .show_early = world->bug == BUG_HALF});
     world_after(world, rng_below(&world->rng, 200 * NS_PER_MS), proc, on_beat, NULL, 0);
 }
 

@@ -119,6 +119,19 @@ static enum mc_status check_op(const struct client_core *core, const struct mc_s
     return MC_OK;
 }
 
+static enum mc_status check_bundle(const struct client_call *call)
+{
+    if (call->bundle_of.n < 1 || call->bundle_of.n > MC_BUNDLE_MAX)
+        return MC_EINVAL;
+    for (uint32_t i = 0; i < call->bundle_of.n; i++) {
+        const struct mc_store_op *op = &call->bundle_of.ops[i];
+
+        if ((op->opcode != MC_PUT && op->opcode != MC_UPSERT) || op->key.kind != MC_KEY_NAMED)
+            return MC_EINVAL;
+    }
+    return MC_OK;
+}
+
 static enum mc_status check(const struct client_core *core, const struct client_call *call, struct store_key *key)
 {
     switch (call->kind) {
@@ -133,6 +146,7 @@ static enum mc_status check(const struct client_core *core, const struct client_
     case CALL_PART_COMMIT:
     case CALL_LIST:
     case CALL_MODEL: return MC_OK;
+    case CALL_BUNDLE: return check_bundle(call);
     }
     return MC_EINVAL;
 }
@@ -156,6 +170,7 @@ enum mc_status client_core_start(struct client_core *core, uint64_t now, struct 
     p->length = p->written = p->waiting_since = p->token = 0;
     p->pin_places = NULL;
     p->keys = NULL;
+    p->bundle = NULL;
     p->call = call;
     p->key = key;
     p->reads = p->reads_few;
@@ -183,6 +198,8 @@ void client_call_end(struct client_call *call, enum mc_status status)
     for (uint32_t i = 0; call->kind == CALL_EXISTS && i < call->exists.n; i++)
         if (call->exists.ops[i].result.status == MC_PENDING)
             call->exists.ops[i].result.status = status;
+    for (uint32_t i = 0; call->kind == CALL_BUNDLE && status != MC_OK && i < call->bundle_of.n; i++)
+        call->bundle_of.ops[i].result = (struct mc_store_result){.status = status};
 }
 
 void client_end(struct client_core *core, struct client_private *p, enum mc_status status)
@@ -192,6 +209,7 @@ void client_end(struct client_core *core, struct client_private *p, enum mc_stat
     client_request_drop(core, &p->request);
     client_get_fini(core, p);
     client_put_fini(core, p);
+    client_bundle_fini(core, p);
     free(p->pin_places);
     free(p->keys);
     heap_del(&core->deadlines, &p->deadline);
@@ -201,7 +219,10 @@ void client_end(struct client_core *core, struct client_private *p, enum mc_stat
     pool_put(&core->call_pool, p);
     call->priv = NULL;
     client_call_end(call, status);
-    list_push_back(&core->done, &call->link);
+    if (call->member_of)
+        client_bundle_ended(core, call);
+    else
+        list_push_back(&core->done, &call->link);
 }
 
 struct client_call *client_core_done(struct client_core *core)
@@ -328,6 +349,7 @@ void client_run(struct client_core *core, uint64_t now, struct client_private *p
     case CALL_PART_COMMIT: client_part_run(core, now, p); break;
     case CALL_LIST:
     case CALL_MODEL: simple_run(core, now, p); break;
+    case CALL_BUNDLE: client_bundle_run(core, now, p); break;
     }
 }
 

@@ -50,6 +50,7 @@ enum client_call_kind {
     CALL_PART_COMMIT,
     CALL_LIST,
     CALL_MODEL,
+    CALL_BUNDLE, /* bundle_of.ops: puts that are seen together */
 };
 
 enum {
@@ -111,6 +112,10 @@ struct client_call {
             struct slice name, record;
             struct buf *other; /* receives the record that is there on MC_EMISMATCH */
         } model;
+        struct {
+            struct mc_store_op *ops; /* of names, MC_PUT or MC_UPSERT; what they want in replicas the first one says */
+            uint32_t n;              /* 1 to MC_BUNDLE_MAX */
+        } bundle_of;                 /* each has the status of the call */
     };
 
     /* out, all kinds */
@@ -118,6 +123,7 @@ struct client_call {
 
     /* the core's own */
     struct client_private *priv;
+    struct put_bundle *member_of; /* whose member this is: an op the core itself has started; NULL for all others */
     struct list link;
 };
 

@@ -1011,6 +1011,74 @@ static void test_many_questions_without_an_answer(void **state)
     assert_asked(f, ops, MC_EPEERDOWN, MC_MISS_MASTER_DOWN);
 }
 
+/* To each put in the outbox, in their order: it is taken. */
+static void answers_to_puts(const struct fixture *f, struct store_msg *replies)
+{
+    for (uint32_t i = 0; i < f->out.count; i++)
+        if (f->out.entries[i].msg.type == MSG_NODE_PUT)
+            *replies++ = store_msg_reply(&f->out.entries[i].msg, MC_OK);
+}
+
+/* Two members: refused at one node they go to the other together, and end when that has named its verdicts. */
+static void test_bundle_goes_elsewhere_as_one(void **state)
+{
+    struct fixture *f = *state;
+    struct mc_store_op ops[2] = {{.opcode = MC_PUT}, {.opcode = MC_PUT}};
+    struct client_call call = {
+        .kind = CALL_BUNDLE, .deadline_ns = f->now + NS_PER_S, .bundle_of = {.ops = ops, .n = 2}};
+    struct store_put_reply taken = {.has_loc = true, .loc.generation = 41};
+    const struct store_msg *put, *bundle;
+    struct store_msg replies[2];
+    struct store_msg reply;
+    struct buf verdicts;
+    uint32_t first, second;
+    uint64_t number;
+
+    mc_key_named(&ops[0].key, "a", 1);
+    mc_key_named(&ops[1].key, "b", 1);
+    outbox_clear(&f->out);
+    assert_int_equal(client_core_start(f->core, f->now, &call), MC_OK);
+    tick(f, 0);
+    first = asked_to_put(f);
+    second = 3 - first;
+    assert_int_equal(outbox_count(&f->out, first, MSG_NODE_PUT), 2);
+    number = outbox_find(&f->out, first, MSG_NODE_PUT)->put.bundle;
+    answers_to_puts(f, replies);
+    replies[0].status = MC_ENOSPC;
+    replies[1].put_reply = taken;
+    outbox_clear(&f->out);
+    say(f, first, &replies[0]);
+    assert_int_equal(asked_to_put(f), 0); /* the other one is still under way there */
+    say(f, first, &replies[1]);
+    tick(f, 0);
+    bundle = outbox_find(&f->out, first, MSG_NODE_BUNDLE);
+    assert_true(bundle->bundle.number == number && bundle->bundle.generations.len == 0); /* given up */
+    assert_int_equal(outbox_count(&f->out, second, MSG_NODE_PUT), 2);
+    put = outbox_find(&f->out, second, MSG_NODE_PUT);
+    assert_int_not_equal(put->put.bundle, number);
+    answers_to_puts(f, replies);
+    for (uint32_t i = 0; i < 2; i++, taken.loc.generation++) {
+        replies[i].put_reply = taken;
+        outbox_clear(&f->out);
+        say(f, second, &replies[i]);
+    }
+    bundle = outbox_find(&f->out, second, MSG_NODE_BUNDLE);
+    assert_int_equal(store_u64_count(bundle->bundle.generations), 2);
+    assert_int_equal(store_u64_at(bundle->bundle.generations, 1), 42);
+    assert_int_equal(call.status, MC_PENDING);
+    buf_init(&verdicts, 4096);
+    store_verdict_put(&verdicts, &(struct store_verdict){MC_EEXIST, 7});
+    store_verdict_put(&verdicts, &(struct store_verdict){MC_OK, 8});
+    reply = store_msg_reply(bundle, MC_OK);
+    reply.verdicts = buf_slice(&verdicts);
+    say(f, second, &reply);
+    buf_fini(&verdicts);
+    assert_ptr_equal(client_core_done(f->core), &call);
+    assert_int_equal(call.status, MC_OK);
+    assert_true(ops[0].result.existed && !ops[1].result.existed);
+    assert_int_equal(ops[1].result.version, 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1041,6 +1109,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_put_is_cached, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_questions_are_one_message, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_questions_without_an_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bundle_goes_elsewhere_as_one, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,7 @@ enum {
     LOST_MS = 10000,     /* neither connected nor in the list of the master: given up */
     BACKOFF_MS = 5,      /* a queue or pool over there was full */
     PARTS_MAX = 4096,
+    BUNDLE_PUTS = 64, /* of one bundle under way: inline they are 4 MiB */
     VIEW_PIN_MS = 5000,
 };
 
@@ -141,12 +142,28 @@ struct client_private {
     uint64_t length;
     uint64_t written; /* part write */
     uint64_t waiting_since;
+    struct put_bundle *bundle; /* of a CALL_BUNDLE that runs */
 
     /* pin, view */
     uint64_t token;
     uint32_t pin_peer_at;
     struct place *pin_places;
     uint32_t pin_count;
+};
+
+/* The puts of a CALL_BUNDLE; client_bundle_core.c. */
+struct put_bundle {
+    struct client_private *p; /* of the call */
+    uint64_t number;          /* names it at the node */
+    uint32_t peer;            /* who keeps them back; 0: not chosen yet */
+    uint32_t next, running;   /* members: the next to start; under way */
+    enum mc_status failed;    /* of the first member that did */
+    bool ending;              /* members end because it does */
+    struct bundle_member {
+        struct client_call call;
+        struct place place; /* where it is kept back */
+        bool kept;
+    } members[];
 };
 
 struct lookup {
@@ -257,7 +274,18 @@ void client_get_miss(struct client_core *core, struct client_private *p, enum mc
 /* client_put_core.c */
 void client_put_run(struct client_core *core, uint64_t now, struct client_private *p);
 void client_part_run(struct client_core *core, uint64_t now, struct client_private *p);
+void client_tried_add(struct client_private *p, uint32_t peer);
+bool client_refused(enum mc_status status); /* a node's word: nothing was stored there, and another one may have room */
 void client_put_fini(struct client_core *core, struct client_private *p);
+
+/* client_bundle_core.c */
+void client_bundle_run(struct client_core *core, uint64_t now, struct client_private *p);
+void client_bundle_fini(
+    struct client_core *core, struct client_private *p); /* its members end; what is kept back is given up */
+uint32_t client_bundle_peer(struct client_core *core, uint64_t now, struct put_bundle *bundle, const char *wanted);
+void client_bundle_taken(struct put_bundle *bundle, uint32_t peer); /* this node is asked to take them */
+void client_bundle_kept(struct client_core *core, struct client_private *p, const struct place *place);
+void client_bundle_ended(struct client_core *core, struct client_call *member);
 
 /* client_pin_core.c */
 void client_pin_run(struct client_core *core, uint64_t now, struct client_private *p);

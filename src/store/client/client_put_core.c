@@ -90,16 +90,16 @@ static void put_end(struct client_core *core, struct client_private *p, enum mc_
 {
     if (p->copies > 0)
         status = MC_OK; /* some of the wanted copies are there */
-    if (status == MC_OK) {
+    if (status != MC_OK) {
+        core->stats.puts_failed += !p->call->member_of;
+    } else if (!p->call->member_of) {
         core->stats.puts++;
         core->stats.put_bytes += p->length;
-    } else {
-        core->stats.puts_failed++;
     }
     client_end(core, p, status);
 }
 
-static void tried_add(struct client_private *p, uint32_t peer)
+void client_tried_add(struct client_private *p, uint32_t peer)
 {
     assert(p->peers_tried_count < sizeof(p->peers_tried) / sizeof(p->peers_tried[0])); /* put_again() bounds them */
     p->peers_tried[p->peers_tried_count++] = peer;
@@ -118,7 +118,7 @@ static bool put_again(struct client_core *core, uint64_t now, struct client_priv
 }
 
 /* Said by a node: nothing was stored there, and another one may have room. */
-static bool refused(enum mc_status status)
+bool client_refused(enum mc_status status)
 {
     return status == MC_AGAIN || status == MC_EBUSY || status == MC_ENOSPC;
 }
@@ -150,7 +150,7 @@ static void put_stored(
 {
     const struct store_put_reply *r = &msg->put_reply;
     struct mc_store_op *op = p->call->op;
-    struct place place = {
+    const struct place place = {
         .offset = r->loc.offset,
         .length = r->loc.length,
         .generation = r->loc.generation,
@@ -161,6 +161,10 @@ static void put_stored(
         .peer = (uint16_t)peer,
     };
 
+    if (p->call->member_of) {
+        client_bundle_kept(core, p, &place);
+        return;
+    }
     if (r->has_loc)
         client_cache_place(core, &p->key, &place);
     if (p->copies++ == 0) {
@@ -180,13 +184,16 @@ static void on_put(
     struct client_core *core, uint64_t now, struct request *request, enum mc_status status, const struct store_msg *msg)
 {
     struct client_private *p = container_of(request, struct client_private, request);
+    bool elsewhere = msg ? client_refused(status) : p->key.kind == MC_KEY_BLOCK;
 
+    if (p->call->member_of) /* all go elsewhere, or none */
+        elsewhere = msg && status == MC_AGAIN;
     client_put_fini(core, p); /* nobody reads our memory any more, whatever came of it */
     if (msg && status == MC_OK) {
         put_stored(core, now, p, request->peer, msg);
         return;
     }
-    if ((msg ? refused(status) : p->key.kind == MC_KEY_BLOCK) && put_again(core, now, p, status))
+    if (elsewhere && put_again(core, now, p, status))
         core->stats.failovers += !msg;
     else
         put_end(core, p, status == MC_AGAIN ? MC_EBUSY : status);
@@ -195,8 +202,10 @@ static void on_put(
 void client_put_run(struct client_core *core, uint64_t now, struct client_private *p)
 {
     const struct mc_store_op *op = p->call->op;
-    const char *wanted = op->meta && p->copies == 0 && p->peers_tried_count == 0 ? op->meta->node : NULL;
-    uint32_t peer = client_choose(core, now, p, wanted);
+    struct put_bundle *bundle = p->call->member_of;
+    const struct client_private *first = bundle ? bundle->p : p; /* who counts copies and nodes */
+    const char *wanted = op->meta && first->copies == 0 && first->peers_tried_count == 0 ? op->meta->node : NULL;
+    uint32_t peer = bundle ? client_bundle_peer(core, now, bundle, wanted) : client_choose(core, now, p, wanted);
     struct store_msg msg = {.type = MSG_NODE_PUT};
     enum mc_status status;
 
@@ -209,8 +218,8 @@ void client_put_run(struct client_core *core, uint64_t now, struct client_privat
     p->length = 0;
     for (uint32_t i = 0; i < op->nspans; i++)
         p->length += op->spans[i].len;
-    msg.put = (struct store_put){.key = p->key, .length = p->length};
-    if (p->copies && p->key.kind == MC_KEY_NAMED) {
+    msg.put = (struct store_put){.key = p->key, .length = p->length, .bundle = bundle ? bundle->number : 0};
+    if (first->copies && p->key.kind == MC_KEY_NAMED) {
         msg.put.flags = STORE_REPLICA;
         msg.put.version = op->result.version;
     } else if (op->opcode == MC_UPSERT) {
@@ -222,7 +231,9 @@ void client_put_run(struct client_core *core, uint64_t now, struct client_privat
         put_end(core, p, status);
         return;
     }
-    tried_add(p, peer);
+    client_tried_add(p, peer);
+    if (bundle)
+        client_bundle_taken(bundle, peer);
     p->stage = STAGE_ASK;
     status = client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_put);
     if (status == MC_OK) {
@@ -281,7 +292,7 @@ static void on_part_begin(
 
     if (msg && status == MC_OK)
         part_begun(core, now, p, request->peer, &msg->put_reply);
-    else if ((msg && !refused(status)) || !put_again(core, now, p, status))
+    else if ((msg && !client_refused(status)) || !put_again(core, now, p, status))
         client_end(core, p, status == MC_AGAIN ? MC_EBUSY : status);
 }
 
@@ -363,7 +374,7 @@ static void part_begin(struct client_core *core, uint64_t now, struct client_pri
     }
     msg.put = (struct store_put){.key = p->key, .length = p->call->part.length};
     meta_fill(core, &msg.put, meta);
-    tried_add(p, peer);
+    client_tried_add(p, peer);
     p->stage = STAGE_ASK;
     status = client_ask(core, now, peer, &p->request, &msg, p->call->deadline_ns, on_part_begin);
     if (status != MC_OK && !put_again(core, now, p, status))

@@ -457,7 +457,6 @@ static struct store_verdict commit_named(
     uint32_t entry = table_find(core->table, &e->key);
     uint64_t version = entry == TABLE_NONE ? 0 : table_version(core->table, entry);
     struct table_copy copy;
-    enum mc_status status;
 
     if (e->flags & STORE_REPLICA) {
         if (version == 0 || version != e->version)
@@ -470,28 +469,100 @@ static struct store_verdict commit_named(
         version = next_version(core);
     }
     copy = copy_of(e, number_of(core, m), version);
-    status = add(core, m, &e->key, &copy);
-    if (status != MC_OK)
+    if (add(core, m, &e->key, &copy) != MC_OK)
         return (struct store_verdict){MC_EBUSY, 0};
-    if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, (struct slice){0}, pending, true))
-        core->stats.upserts++;
-    wait_lapse(core, pending, core->believed);
     return (struct store_verdict){MC_OK, version};
 }
 
-static struct store_verdict commit_one(
-    struct index_core *core, uint64_t now, struct member *m, const struct store_entry *e, struct pending *pending)
+enum came { CAME_NOT, CAME_BEFORE, CAME_NOW }; /* what came of the copy; now: its elders are still there */
+
+static struct store_verdict commit_one(struct index_core *core, uint64_t now, struct member *m,
+    const struct store_entry *e, struct pending *pending, enum came *came)
 {
     struct store_verdict verdict;
-    struct table_copy copy;
+    struct table_copy copy = copy_of(e, number_of(core, m), 0);
 
     core->stats.commits++;
+    *came = CAME_BEFORE;
     if (known(core, m, e->generation, &verdict))
         return verdict;
     if (e->key.kind == MC_KEY_NAMED)
-        return commit_named(core, now, m, e, pending);
-    copy = copy_of(e, number_of(core, m), 0);
-    return (struct store_verdict){add(core, m, &e->key, &copy) == MC_OK ? MC_OK : MC_EBUSY, 0};
+        verdict = commit_named(core, now, m, e, pending);
+    else
+        verdict = (struct store_verdict){add(core, m, &e->key, &copy) == MC_OK ? MC_OK : MC_EBUSY, 0};
+    *came = verdict.status == MC_OK ? CAME_NOW : CAME_NOT;
+    return verdict;
+}
+
+/* A named copy is in: what it replaces dies. One that came before waits as the first time for what has not died yet. */
+static void supersede(
+    struct index_core *core, uint64_t now, const struct store_entry *e, uint64_t version, struct pending *pending)
+{
+    if (e->key.kind != MC_KEY_NAMED)
+        return;
+    if (!(e->flags & STORE_REPLICA) && doom_older(core, now, &e->key, version, (struct slice){0}, pending, true))
+        core->stats.upserts++;
+    wait_lapse(core, pending, core->believed);
+}
+
+/* Verdicts on one entry after the other, into core->out. */
+static void commit_each(
+    struct index_core *core, uint64_t now, struct member *m, struct slice entries, struct pending *pending)
+{
+    struct cur list = cur_of_slice(entries);
+    struct store_entry entry;
+
+    while (store_entry_next(&list, &entry)) {
+        enum came came;
+        struct store_verdict verdict = commit_one(core, now, m, &entry, pending, &came);
+
+        if (came != CAME_NOT)
+            supersede(core, now, &entry, verdict.version, pending);
+        store_verdict_put(&core->out, &verdict);
+    }
+}
+
+/* A bundle, whose objects are seen together: all copies come in before the first of their elders dies, so that what came in can be
+ * taken back when one has no room or is a replica of what is gone. MC_EEXIST is no failure: that name is there. Nothing is taken back
+ * when it has all come before, and is only said again. */
+static void commit_whole(
+    struct index_core *core, uint64_t now, struct member *m, struct slice entries, struct pending *pending)
+{
+    struct cur list = cur_of_slice(entries);
+    enum mc_status failed = MC_OK;
+    struct store_entry entry;
+    bool again = false;
+    uint32_t n = 0;
+
+    buf_reset(&core->came);
+    for (; store_entry_next(&list, &entry); n++) {
+        enum came came;
+        struct store_verdict verdict = commit_one(core, now, m, &entry, pending, &came);
+
+        again |= came == CAME_BEFORE;
+        if (verdict.status != MC_OK && verdict.status != MC_EEXIST && failed == MC_OK)
+            failed = verdict.status;
+        put_u8(&core->came, (uint8_t)came);
+        store_verdict_put(&core->out, &verdict);
+    }
+    if (again)
+        failed = MC_OK;
+    list = cur_of_slice(entries);
+    for (uint32_t i = 0, at, in; store_entry_next(&list, &entry); i++) {
+        if (core->came.data[i] == CAME_NOT)
+            continue;
+        if (failed == MC_OK) {
+            supersede(core, now, &entry, store_verdict_at(buf_slice(&core->out), i).version, pending);
+        } else {
+            in = table_find_copy(core->table, number_of(core, m), entry.generation, &at);
+            table_remove(core->table, in, at);
+        }
+    }
+    if (failed == MC_OK)
+        return;
+    buf_reset(&core->out);
+    for (uint32_t i = 0; i < n; i++)
+        store_verdict_put(&core->out, &(struct store_verdict){failed, 0});
 }
 
 void index_on_commit(struct index_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg)
@@ -499,19 +570,16 @@ void index_on_commit(struct index_core *core, uint64_t now, uint32_t peer, const
     struct member *m = index_member_of(core, peer);
     struct store_msg refusal = store_msg_reply(msg, m ? MC_EBUSY : MC_EREFUSED);
     struct pending *pending = m ? pending_create(core, peer, msg) : NULL;
-    struct cur list = cur_of_slice(msg->commit.entries);
-    struct store_entry entry;
 
     if (!pending) {
         index_reply(core, peer, &refusal);
         return;
     }
     buf_reset(&core->out);
-    while (store_entry_next(&list, &entry)) {
-        struct store_verdict verdict = commit_one(core, now, m, &entry, pending);
-
-        store_verdict_put(&core->out, &verdict);
-    }
+    if (msg->commit.whole)
+        commit_whole(core, now, m, msg->commit.entries, pending);
+    else
+        commit_each(core, now, m, msg->commit.entries, pending);
     if (pending->waiting > 1 || pending->lapse > now) { /* kept for when nobody believes the old owners any more */
         pending->verdicts = malloc(core->out.len + 1);
         if (pending->verdicts) {

@@ -46,6 +46,7 @@ enum mc_status index_core_create(const struct index_limits *limits, const struct
     buf_init(&core->rows, FRAME_BODY_MAX);
     buf_init(&core->locs, FRAME_BODY_MAX - (256 << 10)); /* the rest of the answer fits beside it */
     buf_init(&core->misses, FRAME_BODY_MAX);
+    buf_init(&core->came, STORE_RECORDS_MAX);
     buf_init(&core->out, FRAME_BODY_MAX - (256 << 10));
     core->table = table_create(core->limits.objects_max, seed);
     core->peers = calloc(core->limits.peers_max, sizeof(*core->peers));
@@ -77,6 +78,7 @@ void index_core_destroy(struct index_core *core)
     buf_fini(&core->rows);
     buf_fini(&core->locs);
     buf_fini(&core->misses);
+    buf_fini(&core->came);
     buf_fini(&core->out);
     table_destroy(core->table);
     free(core->peers);

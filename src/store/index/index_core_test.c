@@ -504,6 +504,93 @@ static void test_those_that_are_not_known_are_waited_for(void **state)
     assert_non_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
 }
 
+/* The first `n` of some names from `peer`, as one bundle, generations from `generation` on; the last one is a replica of `version`. */
+static void say_whole(
+    struct fixture *f, uint32_t peer, uint32_t n, uint64_t generation, uint64_t version, uint32_t flags)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    struct store_msg msg = {.type = MSG_NODE_COMMIT};
+    struct buf list;
+
+    buf_init(&list, 4096);
+    for (uint32_t i = 0; i < n; i++) {
+        struct store_entry entry = {.generation = generation + i, .length = 10, .head = 192, .flags = flags};
+        struct mc_key public;
+
+        mc_key_named(&public, names[i], 1);
+        assert_int_equal(store_key_from(0, &public, &entry.key), MC_OK);
+        if (version && i == n - 1) {
+            entry.flags = STORE_REPLICA;
+            entry.version = version;
+        }
+        store_entry_put(&list, &entry);
+    }
+    msg.commit = (struct store_commit){.entries = buf_slice(&list), .whole = true};
+    say(f, peer, msg);
+    buf_fini(&list);
+}
+
+static struct slice commit_whole(struct fixture *f, uint32_t peer, uint32_t n, uint64_t generation, uint64_t version)
+{
+    say_whole(f, peer, n, generation, version, 0);
+    assert_non_null(outbox_find(&f->out, peer, MSG_NODE_COMMIT));
+    return outbox_find(&f->out, peer, MSG_NODE_COMMIT)->verdicts;
+}
+
+static uint64_t copies(struct fixture *f)
+{
+    struct index_stats stats;
+
+    index_core_stats(f->core, &stats);
+    return stats.copies;
+}
+
+/* All come in, or, when one cannot, none; said again the answer is the same; names that others have are no failure. */
+static void test_bundle_is_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct slice verdicts = commit_whole(f, 1, 3, 11, 77);
+
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(store_verdict_at(verdicts, i).status, MC_ESTALE);
+    assert_int_equal(copies(f), 0);
+    verdicts = commit_whole(f, 1, 2, 11, 0);
+    assert_int_equal(store_verdict_at(verdicts, 1).status, MC_OK);
+    uint64_t version = store_verdict_at(verdicts, 1).version;
+
+    verdicts = commit_whole(f, 1, 2, 11, 0);
+    assert_int_equal(store_verdict_at(verdicts, 1).version, version);
+    assert_int_equal(copies(f), 2);
+    verdicts = commit_whole(f, 2, 3, 21, 0);
+    assert_int_equal(store_verdict_at(verdicts, 0).status, MC_EEXIST);
+    assert_int_equal(store_verdict_at(verdicts, 2).status, MC_OK);
+    assert_int_equal(copies(f), 3);
+}
+
+/* A bundle passes nobody over either, and saying it again is no way round that; nor is one that is taken back. */
+static void test_bundle_waits_for_authority(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t beaten;
+
+    commit_whole(f, 1, 2, 11, 0);
+    tick_at(f, f->now + NS_PER_MS);
+    assert_int_equal(authority(f, 1, 1), 300);
+    beaten = f->now;
+    index_core_on_peer_down(f->core, f->now, 1);
+    assert_int_equal(store_verdict_at(commit_whole(f, 2, 3, 21, 77), 0).status, MC_ESTALE); /* and nothing died */
+    say_whole(f, 2, 2, 31, 0, STORE_REPLACE);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    say_whole(f, 2, 2, 31, 0, STORE_REPLACE);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, beaten + 330 * NS_PER_MS - 1);
+    assert_null(outbox_find(&f->out, 2, MSG_NODE_COMMIT));
+    tick_at(f, beaten + 330 * NS_PER_MS);
+    assert_int_equal(outbox_count(&f->out, 2, MSG_NODE_COMMIT), 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(store_verdict_at(outbox_find(&f->out, 2, MSG_NODE_COMMIT)->verdicts, i).status, MC_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -523,6 +610,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_authority_is_for_those_who_hold_nothing_dead, setup, teardown),
         cmocka_unit_test_setup_teardown(test_whoever_comes_second_waits_too, setup, teardown),
         cmocka_unit_test_setup_teardown(test_those_that_are_not_known_are_waited_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bundle_is_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bundle_waits_for_authority, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

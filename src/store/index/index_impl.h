@@ -113,6 +113,7 @@ struct index_core {
     struct index_stats stats;
     uint32_t *ghosts;                           /* hashes of keys that were evicted */
     struct buf rows, locs, misses, out;         /* scratch for answers */
+    struct buf came;                            /* scratch of a bundle: what came of each of its copies */
     uint16_t row_of[STORE_NODES_MAX];           /* member -> row of the present answer */
     uint64_t stamp, row_stamp[STORE_NODES_MAX]; /* row_of is valid when equal to stamp */
     struct prefix_leads leads;                  /* of the last prefix query */

@@ -33,6 +33,8 @@ static void pools_init(struct node_core *core)
     list_init(&core->free_slots);
     list_init(&core->puts);
     list_init(&core->groups);
+    list_init(&core->bundles_open);
+    list_init(&core->bundles_ready);
     list_init(&core->commits);
     list_init(&core->upserts);
     list_init(&core->batches);
@@ -41,6 +43,7 @@ static void pools_init(struct node_core *core)
     pool_init(&core->batch_pool, sizeof(struct batch), 0, 65536);
     pool_init(&core->pin_pool, sizeof(struct pin), 0, core->limits.pins_max);
     pool_init(&core->group_pool, sizeof(struct pin_group), 0, core->limits.pins_max);
+    pool_init(&core->bundle_pool, sizeof(struct bundle), 0, core->limits.objects_max);
     buf_init(&core->out, FRAME_BODY_MAX);
     buf_init(&core->owners, 64 << 20);
     buf_init(&core->gone, 8 << 20);
@@ -123,8 +126,10 @@ void node_core_destroy(struct node_core *core)
     pool_fini(&core->batch_pool);
     pool_fini(&core->pin_pool);
     pool_fini(&core->group_pool);
+    pool_fini(&core->bundle_pool);
     heap_fini(&core->put_timers);
     heap_fini(&core->pin_timers);
+    heap_fini(&core->bundle_timers);
     buf_fini(&core->out);
     buf_fini(&core->owners);
     buf_fini(&core->gone);
@@ -208,6 +213,7 @@ void node_core_on_peer_down(struct node_core *core, uint64_t now, uint32_t peer)
         return;
     }
     node_puts_of_peer_end(core, now, peer);
+    node_bundles_of_peer_end(core, now, peer);
     node_pins_of_peer_end(core, now, peer);
 }
 
@@ -241,6 +247,7 @@ static void on_client_message(struct node_core *core, uint64_t now, uint32_t pee
     case MSG_PART_COMMIT: node_on_part_commit(core, now, peer, msg); break;
     case MSG_PART_ABORT: node_on_part_abort(core, now, peer, msg); break;
     case MSG_NODE_PIN: node_on_pin(core, now, peer, msg); break;
+    case MSG_NODE_BUNDLE: node_on_bundle(core, now, peer, msg); break;
     case MSG_NODE_UNPIN: node_on_unpin(core, now, peer, msg); break;
     case MSG_NODE_TOUCH: on_touch(core, now, msg); break;
     default: node_reply(core, peer, &reply);
@@ -270,6 +277,7 @@ void node_core_on_tick(struct node_core *core, uint64_t now)
     core->wake = DEADLINE_NONE;
     infos_tick(core, now);
     node_puts_tick(core, now);
+    node_bundles_tick(core, now);
     node_pins_tick(core, now);
     node_watermark(core, now);
     node_master_tick(core, now);
@@ -281,6 +289,8 @@ uint64_t node_core_wake(const struct node_core *core)
 
     if (heap_top(&core->put_timers))
         wake = deadline_min(wake, heap_top(&core->put_timers)->key);
+    if (heap_top(&core->bundle_timers))
+        wake = deadline_min(wake, heap_top(&core->bundle_timers)->key);
     if (heap_top(&core->pin_timers))
         wake = deadline_min(wake, heap_top(&core->pin_timers)->key);
     return wake;
@@ -324,7 +334,8 @@ void node_core_beat(const struct node_core *core, struct store_beat *out)
 bool node_core_quiet(const struct node_core *core)
 {
     return list_empty(&core->puts) && list_empty(&core->batches) && list_empty(&core->commits) &&
-           list_empty(&core->upserts) && !core->reporting && core->gone.len == 0;
+           list_empty(&core->upserts) && list_empty(&core->bundles_open) && list_empty(&core->bundles_ready) &&
+           !core->reporting && core->gone.len == 0;
 }
 
 bool node_core_object(const struct node_core *core, uint32_t *at, struct node_object *out)

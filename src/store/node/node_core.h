@@ -4,6 +4,7 @@
  *                      |                           |           |            \-> dead (dropped, but pinned) -> free
  *                      \-> aborted -> free         |           \-> lost the race -> free
  *                                                  \-> unindexed (block, master down) -> committing when it is back
+ *            of a bundle: sealed -> kept back -> committing, with all others of it, when its client has named them
  *
  * Memory is given as segments; nobody but this core says what lies where in them. Space is given back only when no pull into it
  * is under way and no pin stands, and its header is killed first.
@@ -50,6 +51,7 @@ struct node_names {
 struct node_bugs {
     bool ack_early;   /* puts are answered before the master's verdict */
     bool reuse_early; /* space of an aborted put is given back while the pull into it is still under way */
+    bool show_early;  /* members of bundles are committed one by one */
     bool keep_header; /* headers of freed objects are not killed */
 };
 

@@ -370,6 +370,128 @@ static void test_names_are_in_the_directory(void **state)
     assert_int_equal(places_of_name(f, &header), 0); /* though the pin keeps its bytes */
 }
 
+static struct store_key member(uint32_t n)
+{
+    static char names[8][8];
+    struct mc_key public;
+    struct store_key key;
+
+    snprintf(names[n], sizeof(names[n]), "set-%u", n);
+    mc_key_named(&public, names[n], 5);
+    assert_int_equal(store_key_from(0, &public, &key), MC_OK);
+    return key;
+}
+
+/* Puts of a bundle: they are answered at once, and nothing of them goes to the master. */
+static void put_members(struct fixture *f, uint64_t bundle, uint32_t n, uint64_t length, uint64_t *generations)
+{
+    static uint8_t bytes[STORE_INLINE_MAX];
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct store_msg msg = {.type = MSG_NODE_PUT, .deadline_ms = 1000};
+
+        msg.put =
+            (struct store_put){.key = member(i), .length = length, .data = slice_of(bytes, length), .bundle = bundle};
+        say(f, CLIENT, msg);
+        assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->status, MC_OK);
+        assert_null(outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_COMMIT));
+        generations[i] = outbox_find(&f->out, CLIENT, MSG_NODE_PUT)->put_reply.loc.generation;
+    }
+}
+
+static void say_bundle(struct fixture *f, uint64_t bundle, const uint64_t *generations, uint32_t n)
+{
+    struct buf list;
+
+    buf_init(&list, 4096);
+    for (uint32_t i = 0; i < n; i++)
+        put_u64(&list, generations[i]);
+    say(f, CLIENT,
+        (struct store_msg){.type = MSG_NODE_BUNDLE,
+            .deadline_ms = 1000,
+            .bundle = {.number = bundle, .generations = buf_slice(&list)}});
+    buf_fini(&list);
+}
+
+static uint32_t members_there(const struct fixture *f)
+{
+    struct node_object object;
+    uint32_t n = 0;
+
+    for (uint32_t at = 0; node_core_object(f->core, &at, &object);)
+        n += object.entry.key.kind == MC_KEY_NAMED;
+    return n;
+}
+
+/* One message tells the master of all, one answer makes them present, and space for one more object takes all of them. */
+static void test_bundle_comes_and_goes_as_one(void **state)
+{
+    struct fixture *f = *state;
+    const struct store_msg *commit, *reply;
+    struct names_place places[NAMES_WAYS];
+    struct store_key first = member(0);
+    uint64_t generations[3];
+
+    master_up(f);
+    put_members(f, 7, 3, 700, generations);
+    assert_int_equal(ledger(f).row[LEDGER_IN_FLIGHT].objects, 3);
+    say_bundle(f, 7, generations, 3);
+    commit = outbox_find(&f->out, STORE_PEER_MASTER, MSG_NODE_COMMIT);
+    assert_true(commit->commit.whole);
+    assert_null(outbox_find(&f->out, CLIENT, MSG_NODE_BUNDLE));
+    assert_int_equal(members_there(f), 0);
+    verdict(f, MC_OK, 9);
+    reply = outbox_find(&f->out, CLIENT, MSG_NODE_BUNDLE);
+    assert_int_equal(reply->status, MC_OK);
+    assert_int_equal(store_verdict_count(reply->verdicts), 3);
+    assert_int_equal(members_there(f), 3);
+    assert_int_equal(names_find(&f->names, store_key_hash(&first, 0), places), 0); /* who finds one must find all */
+    assert_int_equal(ledger(f).row[LEDGER_PRESENT].objects, 3);
+
+    for (uint8_t i = 1; members_there(f) == 3; i++) {
+        put(f, block(i), 8000);
+        if (members_there(f) < 3) /* gone before its place was taken */
+            assert_int_equal(members_there(f), 0);
+        verdict(f, MC_OK, 0);
+    }
+    assert_true(ledger(f).row[LEDGER_EVICTED_SPACE].objects >= 3);
+}
+
+/* Whatever keeps it from its master, no member stays: other members named than are there, the writer gone or silent, the master lost
+ * before and after it was told. */
+static void test_bundle_is_dropped_whole(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t generations[3];
+
+    master_up(f);
+    put_members(f, 1, 3, 700, generations);
+    say_bundle(f, 1, generations, 2);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_BUNDLE)->status, MC_ENOENT);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_CALLER].objects, 3);
+
+    put_members(f, 2, 3, 700, generations);
+    node_core_on_peer_down(f->core, f->now, CLIENT);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_WRITER].objects, 3);
+    node_core_on_peer_up(f->core, f->now, CLIENT);
+
+    put_members(f, 3, 3, 700, generations);
+    f->now += 11 * NS_PER_S;
+    tick(f, 0);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_IDLE].objects, 3);
+
+    put_members(f, 4, 3, 700, generations);
+    say_bundle(f, 4, generations, 3);
+    outbox_clear(&f->out);
+    node_core_on_peer_down(f->core, f->now, STORE_PEER_MASTER);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_BUNDLE)->status, MC_EPEERDOWN);
+    put_members(f, 5, 3, 700, generations);
+    say_bundle(f, 5, generations, 3);
+    assert_int_equal(outbox_find(&f->out, CLIENT, MSG_NODE_BUNDLE)->status, MC_EPEERDOWN);
+    assert_int_equal(ledger(f).row[LEDGER_ABORTED_MASTER].objects, 6);
+    assert_true(node_core_quiet(f->core));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +504,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hard_pinned_stays_until_it_is_removed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_part_is_aborted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names_are_in_the_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bundle_comes_and_goes_as_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bundle_is_dropped_whole, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,7 @@ enum {
     COMMIT_RETRY_MS = 3000, /* beyond the time an upsert may take at the master */
     RETRY_MS = 10,          /* the queue to the master was full */
     TOUCH_RUN = 256,        /* touched objects looked at together, for prefixes among them */
+    BUNDLE_TOUCH_MS = 100,  /* the use of one member counts for the others that often */
     EVICT_SLICE = 64,       /* objects evicted by the watermark in one tick */
 };
 
@@ -38,19 +39,22 @@ enum obj_state {
     OBJ_FREE,
     OBJ_WRITING,    /* its put owns it */
     OBJ_ABORTING,   /* its put has failed, a pull into it is still under way */
-    OBJ_COMMITTING, /* sealed; in the commit queue or in a message to the master */
+    OBJ_COMMITTING, /* sealed; kept back in its bundle, in the commit queue, or in a message to the master */
     OBJ_UNINDEXED,  /* sealed block; the master is told when it is there */
     OBJ_PRESENT,
     OBJ_DEAD, /* dropped, but pinned */
 };
 
 struct put;
+struct bundle;
 
 struct obj {
     struct hnode by_key; /* sealed ones, dead ones not */
     struct hnode by_gen; /* all but free ones */
     struct list link;    /* commit queue or batch */
-    uint8_t *at;         /* header in memory */
+    struct list mate;    /* of its bundle */
+    struct bundle *bundle;
+    uint8_t *at; /* header in memory */
     uint64_t generation, version, length, offset;
     uint64_t promised;
     uint64_t up;          /* id, as the policy knows it, of what a block hangs on; EVICT_NO_ID */
@@ -94,6 +98,7 @@ struct put {
     bool committed;    /* part: no more writes */
     uint8_t abort_row; /* when OBJ_ABORTING: where its object goes in the ledger */
     uint64_t id;       /* of a part */
+    uint64_t bundle;   /* number of the bundle that keeps it back; 0: none */
     uint64_t deadline;
     struct store_msg reply;
     struct list ios;
@@ -114,7 +119,24 @@ struct batch { /* a commit message under way */
     struct list objs; /* in the order of its entries */
     uint64_t request;
     uint64_t again_at; /* said again then: the answer was lost */
-    bool upsert;
+    struct bundle *bundle;
+    bool twice; /* it was said again */
+    bool apart; /* not counted among batches_out: an upsert, a bundle */
+};
+
+/* Objects that are seen together; node_bundle_core.c. */
+struct bundle {
+    struct list link; /* bundles_open, bundles_ready, or none */
+    struct heap_node timer;
+    struct list objs;  /* its members */
+    struct list queue; /* ... in the order of their commit, until it is sent */
+    uint64_t number, request;
+    uint64_t bytes;
+    uint64_t used_at, promised; /* when all of them were last touched; until when all are promised */
+    uint32_t peer;              /* who waits; 0: nobody any more */
+    uint32_t count, pins;       /* members; those of them that are pinned */
+    uint8_t round;              /* of the inventory that named it last */
+    bool kept;                  /* the master has spoken */
 };
 
 struct pin {
@@ -147,15 +169,16 @@ struct node_core {
     uint32_t slabs_max, slots; /* slots ever used */
     struct list free_slots;    /* through obj.link */
     struct hashmap by_key, by_gen;
-    struct pool put_pool, io_pool, batch_pool, pin_pool, group_pool;
+    struct pool put_pool, io_pool, batch_pool, pin_pool, group_pool, bundle_pool;
     struct list puts, groups;
-    struct heap put_timers, pin_timers;
+    struct list bundles_open, bundles_ready;
+    struct heap put_timers, pin_timers, bundle_timers;
     struct buf out;               /* scratch of messages */
     struct buf owners;            /* scratch of space */
     struct buf gone;              /* generations to report */
     struct list commits, upserts; /* queues */
     struct list batches;
-    uint32_t batches_out; /* without upserts */
+    uint32_t batches_out; /* but those apart */
     uint64_t next_generation, next_request, next_part;
     uint64_t wake;   /* work that waits for the next tick */
     uint64_t pinned; /* bytes */
@@ -169,6 +192,7 @@ struct node_core {
     uint64_t master_instance;
     uint64_t term_max;
     uint32_t report_slot;
+    uint8_t report_round;
 
     bool draining, evicting;
     struct store_ledger ledger;
@@ -212,6 +236,18 @@ void node_puts_tick(struct node_core *core, uint64_t now);
 void node_put_verdict(struct node_core *core, struct obj *obj, enum mc_status status, bool existed, uint64_t version);
 void node_put_fini(struct put *put); /* memory of its own only */
 void node_io_fini(struct io *io);
+
+/* node_bundle_core.c */
+void node_bundle_take(struct node_core *core, uint64_t now, struct obj *obj, uint32_t peer, uint64_t number);
+void node_on_bundle(struct node_core *core, uint64_t now, uint32_t peer, const struct store_msg *msg);
+void node_bundle_sent(struct node_core *core, struct bundle *bundle);
+void node_bundle_verdicts(struct node_core *core, struct bundle *bundle, const struct store_msg *msg);
+void node_bundle_orphan(struct node_core *core, uint64_t now, struct bundle *bundle); /* no verdict will come */
+void node_bundle_pin(
+    struct node_core *core, uint64_t now, struct bundle *bundle, bool pinned); /* one member more, less */
+void node_bundle_leave(struct node_core *core, uint64_t now, struct obj *obj);
+void node_bundles_of_peer_end(struct node_core *core, uint64_t now, uint32_t peer);
+void node_bundles_tick(struct node_core *core, uint64_t now);
 
 /* node_master_core.c */
 void node_commit_queue(struct node_core *core, struct obj *obj);

@@ -54,9 +54,27 @@ static void on_welcome(struct node_core *core, uint64_t now, const struct store_
     core->register_at = DEADLINE_NONE;
     core->master_instance = msg->welcome.instance;
     core->report_slot = 0;
+    core->report_round++;
     if (msg->welcome.term > core->term_max)
         core->term_max = msg->welcome.term;
     node_wake_at(core, now);
+}
+
+static uint32_t report_obj(struct node_core *core, const struct obj *obj)
+{
+    entry_put(&core->out, obj);
+    return 1;
+}
+
+/* All of it in one message, so that the master never knows a part. */
+static uint32_t report_bundle(struct node_core *core, struct bundle *bundle)
+{
+    if (bundle->round == core->report_round)
+        return 0;
+    bundle->round = core->report_round;
+    list_for_each (it, &bundle->objs)
+        report_obj(core, list_entry(it, struct obj, mate));
+    return bundle->count;
 }
 
 /* Say the next part of the inventory. False: not now. */
@@ -70,13 +88,12 @@ static bool report(struct node_core *core, uint64_t now)
     for (; slot < core->slots && n < INVENTORY_BATCH; slot++) {
         const struct obj *obj = node_obj_at(core, slot);
 
-        if (obj->state != OBJ_PRESENT)
-            continue;
-        entry_put(&core->out, obj);
-        n++;
+        if (obj->state == OBJ_PRESENT)
+            n += obj->bundle ? report_bundle(core, obj->bundle) : report_obj(core, obj);
     }
     msg.commit = (struct store_commit){.entries = buf_slice(&core->out), .last = slot == core->slots};
     if (core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg) != MC_OK) {
+        core->report_round++; /* its bundles were not named; those of earlier parts may be named twice */
         node_wake_at(core, now + RETRY_MS * NS_PER_MS);
         return false;
     }
@@ -99,6 +116,42 @@ static void announce(struct node_core *core, uint64_t now)
     }
 }
 
+/* ---- gone ---- */
+
+static bool gone_flush(struct node_core *core, uint64_t now)
+{
+    struct store_msg msg = {.type = MSG_NODE_GONE, .deadline_ms = DEADLINE_MS_NONE};
+
+    if (core->gone.len == 0)
+        return true;
+    msg.gone.generations = buf_slice(&core->gone);
+    if (core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg) != MC_OK) {
+        node_wake_at(core, now + RETRY_MS * NS_PER_MS);
+        return false;
+    }
+    buf_reset(&core->gone);
+    return true;
+}
+
+static void gone_say(struct node_core *core, uint64_t generation)
+{
+    if (!core->registered)
+        return;
+    put_u64(&core->gone, generation);
+    if (buf_status(&core->gone) != MC_OK) { /* so much that we could not say: start over with an inventory */
+        buf_reset(&core->gone);
+        core->registered = core->reporting = false;
+        core->register_at = 0;
+    }
+    node_wake_at(core, 0);
+}
+
+void node_gone(struct node_core *core, const struct obj *obj)
+{
+    if (obj->state == OBJ_PRESENT)
+        gone_say(core, obj->generation);
+}
+
 /* ---- commits ---- */
 
 void node_commit_queue(struct node_core *core, struct obj *obj)
@@ -106,8 +159,8 @@ void node_commit_queue(struct node_core *core, struct obj *obj)
     list_push_back(obj->entry_flags & STORE_REPLACE ? &core->upserts : &core->commits, &obj->link);
 }
 
-/* One message of what waits in `queue`. False: it could not be sent. */
-static bool commit_send(struct node_core *core, uint64_t now, struct list *queue, uint32_t max)
+/* One message of what waits in `queue`, which is that of `bundle`, if any. False: it could not be sent. */
+static bool commit_send(struct node_core *core, uint64_t now, struct list *queue, uint32_t max, struct bundle *bundle)
 {
     struct batch *batch = pool_get_zero(&core->batch_pool);
     struct store_msg msg = {.type = MSG_NODE_COMMIT, .deadline_ms = DEADLINE_MS_NONE};
@@ -116,7 +169,8 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
     if (!batch)
         return false;
     list_init(&batch->objs);
-    batch->upsert = queue == &core->upserts;
+    batch->bundle = bundle;
+    batch->apart = queue != &core->commits;
     batch->request = msg.request = ++core->next_request;
     buf_reset(&core->out);
     for (; n < max && !list_empty(queue); n++) {
@@ -126,7 +180,7 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
         obj->sent = true;
         list_push_back(&batch->objs, &obj->link);
     }
-    msg.commit.entries = buf_slice(&core->out);
+    msg.commit = (struct store_commit){.entries = buf_slice(&core->out), .whole = bundle != NULL};
     if (core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg) != MC_OK) {
         list_for_each (it, &batch->objs)
             list_entry(it, struct obj, link)->sent = false;
@@ -137,7 +191,9 @@ static bool commit_send(struct node_core *core, uint64_t now, struct list *queue
         return false;
     }
     list_push_back(&core->batches, &batch->link);
-    core->batches_out += !batch->upsert;
+    core->batches_out += !batch->apart;
+    if (bundle)
+        node_bundle_sent(core, bundle);
     batch->again_at = now + COMMIT_RETRY_MS * NS_PER_MS;
     node_wake_at(core, batch->again_at);
     return true;
@@ -154,9 +210,10 @@ static void commits_again(struct node_core *core, uint64_t now)
             buf_reset(&core->out);
             list_for_each (obj, &batch->objs)
                 entry_put(&core->out, list_entry(obj, struct obj, link));
-            msg.commit.entries = buf_slice(&core->out);
+            msg.commit = (struct store_commit){.entries = buf_slice(&core->out), .whole = batch->bundle != NULL};
             core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg);
             batch->again_at = now + COMMIT_RETRY_MS * NS_PER_MS;
+            batch->twice = true;
         }
         node_wake_at(core, batch->again_at);
     }
@@ -186,11 +243,14 @@ static void verdict_ok(struct node_core *core, uint64_t now, struct obj *obj, ui
     node_obj_present(core, now, obj);
 }
 
-static void verdict(struct node_core *core, uint64_t now, struct obj *obj, struct store_verdict v)
+/* `twice`: it was said again meanwhile, and may be taken the second time, when it is not here any more. */
+static void verdict(struct node_core *core, uint64_t now, struct obj *obj, struct store_verdict v, bool twice)
 {
     enum mc_status told = v.status == MC_EBUSY ? MC_ENOSPC : v.status;
 
     list_init(&obj->link);
+    if (v.status != MC_OK && twice)
+        gone_say(core, obj->generation);
     if (obj->state == OBJ_UNINDEXED)
         node_obj_unpin(core, now, obj);
     if (v.status == MC_OK) {
@@ -206,7 +266,7 @@ static void verdict(struct node_core *core, uint64_t now, struct obj *obj, struc
 
 static void batch_end(struct node_core *core, struct batch *batch)
 {
-    core->batches_out -= !batch->upsert;
+    core->batches_out -= !batch->apart;
     list_del(&batch->link);
     pool_put(&core->batch_pool, batch);
 }
@@ -231,8 +291,10 @@ static void on_verdicts(struct node_core *core, uint64_t now, const struct store
 
         if (msg->status == MC_OK && i < store_verdict_count(msg->verdicts))
             v = store_verdict_at(msg->verdicts, i);
-        verdict(core, now, list_entry(link, struct obj, link), v);
+        verdict(core, now, list_entry(link, struct obj, link), v, batch->twice);
     }
+    if (batch->bundle)
+        node_bundle_verdicts(core, batch->bundle, msg);
     batch_end(core, batch);
     node_wake_at(core, now);
 }
@@ -276,8 +338,12 @@ void node_master_down(struct node_core *core, uint64_t now)
 
         while ((link = list_pop_front(&batch->objs)))
             orphan(core, now, list_entry(link, struct obj, link));
+        if (batch->bundle)
+            node_bundle_orphan(core, now, batch->bundle);
         batch_end(core, batch);
     }
+    while (!list_empty(&core->bundles_ready))
+        node_bundle_orphan(core, now, list_first(&core->bundles_ready, struct bundle, link));
     while ((link = list_pop_front(&core->commits)))
         orphan(core, now, list_entry(link, struct obj, link));
     while ((link = list_pop_front(&core->upserts)))
@@ -294,35 +360,7 @@ void node_on_master_reply(struct node_core *core, uint64_t now, const struct sto
     }
 }
 
-/* ---- gone ---- */
-
-static bool gone_flush(struct node_core *core, uint64_t now)
-{
-    struct store_msg msg = {.type = MSG_NODE_GONE, .deadline_ms = DEADLINE_MS_NONE};
-
-    if (core->gone.len == 0)
-        return true;
-    msg.gone.generations = buf_slice(&core->gone);
-    if (core->port.send(core->port.ctx, STORE_PEER_MASTER, &msg) != MC_OK) {
-        node_wake_at(core, now + RETRY_MS * NS_PER_MS);
-        return false;
-    }
-    buf_reset(&core->gone);
-    return true;
-}
-
-void node_gone(struct node_core *core, const struct obj *obj)
-{
-    if (obj->state != OBJ_PRESENT || !core->registered)
-        return;
-    put_u64(&core->gone, obj->generation);
-    if (buf_status(&core->gone) != MC_OK) { /* so much that we could not say: start over with an inventory */
-        buf_reset(&core->gone);
-        core->registered = core->reporting = false;
-        core->register_at = 0;
-    }
-    node_wake_at(core, 0);
-}
+/* ---- time ---- */
 
 void node_master_tick(struct node_core *core, uint64_t now)
 {
@@ -344,10 +382,16 @@ void node_master_tick(struct node_core *core, uint64_t now)
     if (!gone_flush(core, now))
         return;
     commits_again(core, now);
-    while (!list_empty(&core->upserts) && commit_send(core, now, &core->upserts, 1))
+    while (!list_empty(&core->upserts) && commit_send(core, now, &core->upserts, 1, NULL))
         ;
+    list_for_each_safe (it, tmp, &core->bundles_ready) {
+        struct bundle *bundle = list_entry(it, struct bundle, link);
+
+        if (!commit_send(core, now, &bundle->queue, STORE_BUNDLE_MAX, bundle))
+            break;
+    }
     while (!list_empty(&core->commits) && core->batches_out < COMMITS_OUT &&
-           commit_send(core, now, &core->commits, COMMIT_BATCH))
+           commit_send(core, now, &core->commits, COMMIT_BATCH, NULL))
         ;
 }
 
@@ -374,6 +418,14 @@ void node_on_drop(struct node_core *core, uint64_t now, uint32_t peer, const str
     core->port.send(core->port.ctx, STORE_PEER_MASTER, &reply);
 }
 
+static void promise(struct node_core *core, uint64_t now, struct obj *obj, uint64_t until)
+{
+    if (!obj->evictable)
+        return;
+    obj->promised = until;
+    evict_promise(core->evict, obj->slot, until, now);
+}
+
 void node_on_promise(struct node_core *core, uint64_t now, const struct store_msg *msg)
 {
     uint64_t until = now + msg->promise.ms * NS_PER_MS;
@@ -381,9 +433,12 @@ void node_on_promise(struct node_core *core, uint64_t now, const struct store_ms
     for (uint32_t i = 0; i < store_u64_count(msg->promise.generations); i++) {
         struct obj *obj = node_obj_by_generation(core, store_u64_at(msg->promise.generations, i));
 
-        if (!obj || !obj->evictable)
-            continue;
-        obj->promised = until;
-        evict_promise(core->evict, obj->slot, until, now);
+        if (obj && obj->bundle && until > obj->bundle->promised) { /* shared; the others named here are no news then */
+            obj->bundle->promised = until;
+            list_for_each (it, &obj->bundle->objs)
+                promise(core, now, list_entry(it, struct obj, mate), until);
+        } else if (obj && !obj->bundle) {
+            promise(core, now, obj, until);
+        }
     }
 }

@@ -288,7 +288,7 @@ void node_put_verdict(struct node_core *core, struct obj *obj, enum mc_status st
             .generation = obj->generation,
             .version = version},
     };
-    if (status == MC_OK)
+    if (status == MC_OK && !obj->bundle) /* those of a bundle count when it is kept */
         core->puts_done++;
     put_answer(core, put, status);
     put_release(core, put);
@@ -310,6 +310,10 @@ static void put_seal(struct node_core *core, uint64_t now, struct put *put)
         return;
     }
     node_obj_sealed(core, obj);
+    if (put->bundle && !core->bugs.show_early) {
+        node_bundle_take(core, now, obj, put->peer, put->bundle);
+        return;
+    }
     heap_del(&core->put_timers, &put->timer);
     heap_add(&core->put_timers, &put->timer,
         obj->key.kind == MC_KEY_BLOCK ? deadline_min(put->deadline, now + core->limits.commit_wait_ms * NS_PER_MS)
@@ -368,7 +372,7 @@ void node_on_put(struct node_core *core, uint64_t now, uint32_t peer, const stru
     struct store_msg refusal = store_msg_reply(msg, MC_EINVAL);
     struct put *put;
 
-    if (is_there(core, now, peer, msg))
+    if (!m->bundle && is_there(core, now, peer, msg)) /* of a bundle the master says, in one step for all */
         return;
     if (m->spans.len ? m->data.len || spans_length(m->spans) != m->length : m->data.len != m->length) {
         node_reply(core, peer, &refusal);
@@ -379,6 +383,7 @@ void node_on_put(struct node_core *core, uint64_t now, uint32_t peer, const stru
         node_reply(core, peer, &refusal);
         return;
     }
+    put->bundle = m->bundle;
     heap_add(&core->put_timers, &put->timer, put->deadline);
     if (m->spans.len == 0) {
         copy_inline(put, m->data);

@@ -64,6 +64,21 @@ static void asked(struct node_core *core, uint64_t now, const struct evict_run *
     (void)curve_ask(core->curve, run, hits);
 }
 
+/* And its bundle. */
+static void touch(struct node_core *core, uint64_t now, const struct obj *obj)
+{
+    struct bundle *bundle = obj->bundle;
+
+    if (!bundle || now - bundle->used_at < BUNDLE_TOUCH_MS * NS_PER_MS) {
+        if (obj->evictable)
+            evict_touch(core->evict, obj->slot, now);
+        return;
+    }
+    bundle->used_at = now;
+    list_for_each (it, &bundle->objs)
+        touch(core, now, list_entry(it, struct obj, mate));
+}
+
 void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *objs, uint32_t count)
 {
     uint64_t ids[TOUCH_RUN];
@@ -73,8 +88,7 @@ void node_objs_used(struct node_core *core, uint64_t now, struct obj *const *obj
             ids[n] = evict_id(&objs[i + n]->key);
         asked(core, now, &(struct evict_run){ids, n, objs[i]->up}, n);
         for (uint32_t j = i; j < i + n; j++)
-            if (objs[j]->evictable)
-                evict_touch(core->evict, objs[j]->slot, now);
+            touch(core, now, objs[j]);
     }
 }
 
@@ -121,6 +135,7 @@ static struct obj *slot_get(struct node_core *core)
     }
     *obj = (struct obj){.slot = slot, .block = ALLOC_NONE};
     list_init(&obj->link);
+    list_init(&obj->mate);
     return obj;
 }
 
@@ -142,9 +157,10 @@ static void obj_release(struct node_core *core, struct obj *obj)
     slot_put(core, obj);
 }
 
+/* Members of a bundle are seen together, by one answer of the master. */
 void node_obj_publish(struct node_core *core, const struct obj *obj)
 {
-    if (core->names.table && obj->key.kind == MC_KEY_NAMED)
+    if (core->names.table && obj->key.kind == MC_KEY_NAMED && !obj->bundle)
         names_add(core->names.table, store_key_hash(&obj->key, 0), obj->segment, obj->offset);
 }
 
@@ -179,6 +195,8 @@ void node_obj_free(struct node_core *core, uint64_t now, struct obj *obj, enum s
     node_obj_move(core, obj, row);
     if (evicted)
         core->evictions++;
+    if (obj->bundle)
+        node_bundle_leave(core, now, obj);
     if (obj->pins) {
         object_stamp_dead(obj->at, obj->header_len);
         obj->state = OBJ_DEAD;
@@ -189,18 +207,31 @@ void node_obj_free(struct node_core *core, uint64_t now, struct obj *obj, enum s
 
 /* ---- making room ---- */
 
-static void evict_one(struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row)
+static void let_go(struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row)
 {
     node_gone(core, obj);
     node_obj_free(core, now, obj, row);
+}
+
+/* With its bundle, if it is of one: that goes with its last member. */
+static void evict_one(struct node_core *core, uint64_t now, struct obj *obj, enum store_ledger_row row)
+{
+    struct bundle *bundle = obj->bundle;
+
+    if (!bundle)
+        let_go(core, now, obj, row);
+    for (uint32_t left = bundle ? bundle->count : 0; left > 0; left--)
+        let_go(core, now, list_first(&bundle->objs, struct obj, mate), row);
 }
 
 static uint64_t cost_of(void *arg, uint32_t slot, uint64_t length)
 {
     const struct obj *obj = node_obj_at(arg, slot);
 
-    if (!obj->evictable || obj->pins || obj->hard_pin)
+    if (!obj->evictable || obj->pins || obj->hard_pin || (obj->bundle && obj->bundle->pins))
         return ALLOC_NEVER;
+    if (obj->bundle)
+        length = obj->bundle->bytes;
     return length * (obj->promised ? 4 : 1) * (obj->soft_pin ? 16 : 1);
 }
 
@@ -224,8 +255,12 @@ static enum mc_status take_run(struct node_core *core, uint64_t now, uint64_t si
         put_u32(&core->owners, slot);
     if (buf_status(&core->owners) != MC_OK)
         return MC_ENOMEM;
-    for (size_t i = 0; i < core->owners.len; i += 4)
-        evict_one(core, now, node_obj_at(core, le32_get(core->owners.data + i)), LEDGER_EVICTED_SPACE);
+    for (size_t i = 0; i < core->owners.len; i += 4) {
+        struct obj *obj = node_obj_at(core, le32_get(core->owners.data + i));
+
+        if (obj->evictable) /* else it went with its bundle */
+            evict_one(core, now, obj, LEDGER_EVICTED_SPACE);
+    }
     return alloc_take(core->alloc, place.segment, place.offset, size, owner, block);
 }
 
@@ -352,7 +387,7 @@ void node_obj_present(struct node_core *core, uint64_t now, struct obj *obj)
     }
     obj->evictable = evict_add(core->evict, obj->slot, &what, now) == MC_OK;
     core->evictable += obj->evictable;
-    if (obj->evictable && (obj->pins || obj->hard_pin))
+    if (obj->evictable && (obj->pins || obj->hard_pin || (obj->bundle && obj->bundle->pins)))
         evict_pin(core->evict, obj->slot, now);
     if (used_bytes(core) > alloc_total_bytes(core->alloc) / 100 * core->limits.high_percent)
         node_wake_at(core, now);
@@ -363,7 +398,9 @@ void node_obj_pin(struct node_core *core, uint64_t now, struct obj *obj)
     if (obj->pins++ > 0)
         return;
     core->pinned += obj->header_len + obj->length;
-    if (obj->evictable && !obj->hard_pin)
+    if (obj->bundle)
+        node_bundle_pin(core, now, obj->bundle, true);
+    else if (obj->evictable && !obj->hard_pin)
         evict_pin(core->evict, obj->slot, now);
 }
 
@@ -374,6 +411,8 @@ void node_obj_unpin(struct node_core *core, uint64_t now, struct obj *obj)
     core->pinned -= obj->header_len + obj->length;
     if (obj->state == OBJ_DEAD)
         obj_release(core, obj);
+    else if (obj->bundle)
+        node_bundle_pin(core, now, obj->bundle, false);
     else if (obj->evictable && !obj->hard_pin)
         evict_unpin(core->evict, obj->slot, now);
 }
