@@ -141,7 +141,7 @@ static uint64_t spans_size(const struct mc_span *spans, uint32_t n)
     return size;
 }
 
-static int put_check(const struct compat_client *client, const struct compat_put *put, unsigned flags)
+int compat_put_check(const struct compat_client *client, const struct compat_put *put, unsigned flags)
 {
     uint64_t size = spans_size(put->spans, put->nspans);
     int error = compat_key_check(&put->key);
@@ -153,6 +153,14 @@ static int put_check(const struct compat_client *client, const struct compat_put
         (size > MC_OBJECT_MAX || (flags & COMPAT_BYTES && (!client->local_buffer || size > client->local_buffer))))
         return COMPAT_INVALID_PARAMS;
     return error;
+}
+
+void compat_put_op(
+    struct mc_store_op *op, const struct compat_put *put, const struct mc_object_meta *meta, unsigned flags)
+{
+    *op = (struct mc_store_op){
+        .opcode = flags & COMPAT_UPSERT ? MC_UPSERT : MC_PUT, .spans = put->spans, .nspans = put->nspans, .meta = meta};
+    mc_key_named(&op->key, put->key.name, put->key.len);
 }
 
 /* A first put whose outcome is open may be done again: whoever came first has won, and both are told success. */
@@ -176,7 +184,7 @@ static void put_again(struct batch *batch, struct mc_store *store, uint64_t dead
     }
 }
 
-static int put_error(struct mc_store *store, const struct mc_store_op *op)
+int compat_put_error(struct mc_store *store, const struct mc_store_op *op)
 {
     struct mc_store_stats stats;
 
@@ -196,48 +204,23 @@ static void put_some(struct compat_client *client, struct mc_store *store, struc
     bool memory = batch_init(&batch, n);
 
     for (size_t i = 0; i < n; i++) {
-        puts[i].result = memory ? put_check(client, &puts[i], flags) : COMPAT_INTERNAL;
-        puts[i].fresh = false;
+        puts[i].result = memory ? compat_put_check(client, &puts[i], flags) : COMPAT_INTERNAL;
         if (puts[i].result != COMPAT_OK)
             continue;
-        struct mc_store_op *op = batch_add(&batch, i, flags & COMPAT_UPSERT ? MC_UPSERT : MC_PUT, &puts[i].key);
-        op->spans = puts[i].spans;
-        op->nspans = puts[i].nspans;
-        op->meta = meta;
+        compat_put_op(batch_add(&batch, i, MC_PUT, &puts[i].key), &puts[i], meta, flags);
     }
     batch_run(&batch, store, client->put_ms);
     put_again(&batch, store, deadline);
-    for (uint32_t i = 0; i < batch.n; i++) {
-        puts[batch.of[i]].result = put_error(store, &batch.ops[i]);
-        puts[batch.of[i]].fresh = batch.ops[i].result.status == MC_OK && !batch.ops[i].result.existed;
-    }
+    for (uint32_t i = 0; i < batch.n; i++)
+        puts[batch.of[i]].result = compat_put_error(store, &batch.ops[i]);
     batch_fini(&batch);
 }
 
-/* Those of the group of put `failed` have failed, too. Others may have seen them meanwhile: to them it is as if they had been evicted. */
-static void group_drop(struct mc_store *store, struct compat_put *puts, size_t n, const char *const *groups,
-    size_t failed, uint32_t deadline_ms)
+void compat_put_each(struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n,
+    const struct mc_object_meta *meta, unsigned flags)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct mc_key key;
-
-        if (puts[i].result != COMPAT_OK || strcmp(groups[i], groups[failed]) != 0)
-            continue;
-        puts[i].result = puts[failed].result;
-        if (!puts[i].fresh)
-            continue;
-        mc_key_named(&key, puts[i].key.name, puts[i].key.len);
-        mc_store_remove(store, &key, true, deadline_ms);
-        puts[i].fresh = false;
-    }
-}
-
-static void groups_whole(
-    struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n, const char *const *groups)
-{
-    for (size_t i = 0; groups && i < n; i++)
-        if (puts[i].result != COMPAT_OK && groups[i][0])
-            group_drop(store, puts, n, groups, i, client->ask_ms);
+    for (size_t at = 0; at < n; at += step(n - at))
+        put_some(client, store, puts + at, step(n - at), meta, flags);
 }
 
 int compat_put(
@@ -254,10 +237,10 @@ int compat_put(
             compat_hull(&from, &to, puts[i].spans[k].addr, puts[i].spans[k].len);
     if (compat_enter(client, &call, from, to)) {
         error = compat_meta(client, call.store, config, &meta, own);
-        for (size_t at = 0; error == COMPAT_OK && at < n; at += step(n - at))
-            put_some(client, call.store, puts + at, step(n - at), config ? &meta : NULL, flags);
-        if (error == COMPAT_OK && config)
-            groups_whole(client, call.store, puts, n, config->groups);
+        if (error == COMPAT_OK && config && config->groups)
+            compat_put_groups(client, call.store, puts, n, config->groups, &meta, flags);
+        else if (error == COMPAT_OK)
+            compat_put_each(client, call.store, puts, n, config ? &meta : NULL, flags);
         compat_leave(client, &call);
     }
     for (size_t i = 0; i < n; i++) {

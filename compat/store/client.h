@@ -128,11 +128,10 @@ struct compat_put {
     const struct mc_span *spans;
     uint32_t nspans;
     int result; /* out: 0, also when the key was there already */
-    bool fresh; /* out: this put stored it */
 };
 
-/* The first failure, or 0. `config` may be NULL. Puts of one group are kept all or not at all: when one fails, what the others of its
- * group in this call stored is removed again, and they have the first failure of the group as their result. */
+/* The first failure, or 0. `config` may be NULL. Puts of one group are seen together or not at all: nobody finds one of them before all
+ * are there, and when one fails all have its failure as their result. */
 int compat_put(struct compat_client *client, struct compat_put *puts, size_t n, const struct compat_config *config,
     unsigned flags);
 

@@ -100,5 +100,15 @@ void compat_sessions_drop(struct compat_client *client);
 int compat_meta(struct compat_client *client, struct mc_store *store, const struct compat_config *config,
     struct mc_object_meta *meta, char own[COMPAT_HOST_MAX]);
 int compat_key_check(const struct compat_key *key);
+int compat_put_check(const struct compat_client *client, const struct compat_put *put, unsigned flags);
+int compat_put_error(struct mc_store *store, const struct mc_store_op *op);
+void compat_put_op(
+    struct mc_store_op *op, const struct compat_put *put, const struct mc_object_meta *meta, unsigned flags);
+void compat_put_each(struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n,
+    const struct mc_object_meta *meta, unsigned flags);
+
+/* groups.c: one id for each put; "" is none. */
+void compat_put_groups(struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n,
+    const char *const *groups, const struct mc_object_meta *meta, unsigned flags);
 
 #endif

@@ -323,7 +323,7 @@ def test_config():
 
 
 def check_groups(master):
-    """Of one call all of a group or none: what fits goes again with what does not, what was there before stays."""
+    """Of one call all of a group or none: what fits is not put without what does not, what was there before stays."""
     store = store_of(master, tenant_id="groups", segment=0)
     memory, config = Memory(MIB), ReplicateConfig()
     config.group_ids = ["one", "two", "one", "two", ""]
@@ -338,8 +338,11 @@ def check_groups(master):
     wrong = [memory.at(0), 0, memory.at(0), memory.at(0), memory.at(0)]
     equal(store.batch_remove(["b"], force=True), [0])
     equal(store.batch_upsert_from(keys, wrong, sizes, config), [0, -600, 0, -600, 0])
-    equal(store.batch_is_exist(keys), [1, 0, 1, 0, 1])
-    equal(store.put_batch(keys, [b"x"] * 3 + [b""] * 2, config), 0)
+    equal((store.batch_is_exist(keys), store.get("there")), ([1, 0, 1, 1, 1], b"before"))
+    equal((store.put_batch(keys, [b"x"] * 3 + [b""] * 2, config), store.get("b")), (0, b"x"))
+    equal((store.upsert_batch(keys, [b"y"] * 5, config), store.get_batch(keys)), (0, [b"y"] * 5))
+    config.replica_num = 2
+    equal((store.upsert_batch(keys, [b"z"] * 5, config), [len(endpoints(store, key)) for key in keys]), (0, [2] * 5))
     equal(store.remove_all(force=True), 5)
     store.close()
 

@@ -94,6 +94,43 @@ def test_master_killed():
             store.close()
 
 
+def test_groups_are_seen_whole():
+    """One process asks for whole groups all the time: each time it sees all of one or nothing, while others put them, older ones are
+    evicted, a writer is killed, and so is the master."""
+    members, rounds = 32, 24
+    names = "[f'{who}{r}/{i}' for i in range(32)]"
+    looks = f"""sorted({{sum(there) for _ in iter(lambda: store.is_exist('stop'), 1) for who in 'ab' for r in range({rounds})
+        for there in [store.batch_is_exist({names})] if min(there) >= 0}})""".replace("\n", " ")
+    config = ReplicateConfig()
+    config.group_ids = ["g"] * members
+    with Master() as master, Client(master, segment=16 * MIB), Client(master, segment=16 * MIB), \
+            Client(master, segment=0) as watcher, Client(master, segment=0) as writer:
+        store = store_of(master, segment=0)
+        writer.do("setattr(config := ReplicateConfig(), 'group_ids', ['g'] * 32)")
+
+        def put(r):
+            return store.put_batch([f"b{r}/{i}" for i in range(members)], [bytes(65536)] * members, config) == 0
+
+        watcher.child.stdin.write(looks + "\n")
+        writer.child.stdin.write(
+            f"[store.put_batch({names}, [bytes(65536)] * 32, config) for who in 'a' for n in range(10**6) for r in [n % {rounds}]]\n")
+        equal([put(r) for r in range(rounds // 3)], [True] * (rounds // 3))
+        wait_for("the other writer", lambda: any(store.is_exist(f"a{r}/0") == 1 for r in range(rounds)))
+        writer.send(signal.SIGKILL)
+        equal([put(r) for r in range(rounds // 3, rounds * 2 // 3)], [True] * (rounds // 3))
+        master.send(signal.SIGKILL)
+        with master.again():
+            for r in range(rounds * 2 // 3, rounds):
+                wait_for("a put", lambda: put(r))
+            equal(store.batch_is_exist([f"b{rounds - 1}/{i}" for i in range(members)]), [1] * members)
+            equal(store.put("stop", b"now"), 0)
+            equal(eval(watcher.line()), [0, members])  # pylint: disable=eval-used
+            config.group_ids = ["much"] * 3  # more than a segment: none of it stays
+            equal(store.put_batch(["m1", "m2", "m3"], [bytes(6 * MIB)] * 3, config), -200)
+            equal(store.batch_is_exist(["m1", "m2", "m3"]), [0] * 3)
+            store.close()
+
+
 def test_beyond_capacity():
     """Four times what fits, from two clients: every put succeeds, the last ones are there, nothing wrong is read."""
     with Master() as master:
