@@ -38,7 +38,7 @@ def iperf3(streams):
         server_words = [program, "-s", "-1", "-p", str(IPERF_PORT), "-B", "127.0.0.1", "--forceflush"]
         with subprocess.Popen(server_words, stdout=subprocess.PIPE, text=True) as server:
             next(line for line in server.stdout if "listening" in line)
-            words = [program, "-c", "127.0.0.1", "-p", str(IPERF_PORT), "-l", "1M", "-P", str(streams), "-t", str(place.seconds), "-J"]
+            words = [program, "-c", "127.0.0.1", "-p", str(IPERF_PORT), "-l", "1M", "-P", str(streams), "-t", str(max(round(place.seconds), 1)), "-J"]
             end = json.loads(run(words))["end"]
             server.stdout.read()
         gbytes = end["sum_received"]["bytes"] / 1e9
