@@ -17,8 +17,7 @@ static void name_digest(struct slice name, uint8_t id[16])
     memcpy(id, digest, 16);
 }
 
-/* Everything that store_key_from() checks. */
-static enum mc_status key_check(const struct mc_key *key)
+enum mc_status store_key_valid(const struct mc_key *key)
 {
     uint16_t shards = key->shards ? key->shards : 1;
 
@@ -31,9 +30,17 @@ static enum mc_status key_check(const struct mc_key *key)
     return key->name_len <= MC_NAME_MAX ? MC_OK : MC_ETOOBIG;
 }
 
+uint64_t store_key_quick_hash(const struct mc_key *key)
+{
+    bool block = key->kind == MC_KEY_BLOCK;
+    uint64_t part = key->kind | (uint64_t)key->group << 8 | (uint64_t)key->shard << 24 | (uint64_t)key->shards << 40;
+
+    return hash64(block ? (const void *)key->id : key->name, block ? 16 : key->name_len, hash_mix(part));
+}
+
 enum mc_status store_key_from(uint32_t ns, const struct mc_key *key, struct store_key *out)
 {
-    enum mc_status status = key_check(key);
+    enum mc_status status = store_key_valid(key);
 
     if (status != MC_OK)
         return status;
@@ -284,7 +291,7 @@ static void key_read(struct cur *cur, struct mc_key *key, const char *field)
         key->name = (const char *)name.ptr;
         key->name_len = (uint32_t)name.len;
     }
-    if (cur_status(cur) == MC_OK && key_check(key) != MC_OK)
+    if (cur_status(cur) == MC_OK && store_key_valid(key) != MC_OK)
         cur_fail(cur, field);
 }
 

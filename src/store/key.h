@@ -47,8 +47,14 @@ static inline bool store_key_eq(const struct store_key *a, const struct store_ke
            a->shards == b->shards && a->kind == b->kind;
 }
 
-/* The key a caller of store.h wrote, checked and with its digest; the name stays lent.
+/* May it be a key?
  *   MC_EINVAL  unknown kind, shard >= shards, empty name     MC_ETOOBIG  name longer than MC_NAME_MAX */
+enum mc_status store_key_valid(const struct mc_key *key);
+
+/* Of a key as its caller wrote it: without the digest, which is dearer. For tables of one process. */
+uint64_t store_key_quick_hash(const struct mc_key *key);
+
+/* The key a caller of store.h wrote, checked as store_key_valid() and with its digest; the name stays lent. */
 enum mc_status store_key_from(uint32_t ns, const struct mc_key *key, struct store_key *out);
 
 /* The other way; the name stays lent. */

@@ -98,14 +98,6 @@ static void exists_finish(struct job *job)
 
 /* ---- order of operations on one key ---- */
 
-static uint64_t key_hash(const struct mc_key *key)
-{
-    bool block = key->kind == MC_KEY_BLOCK;
-    uint64_t part = key->kind | (uint64_t)key->group << 8 | (uint64_t)key->shard << 24 | (uint64_t)key->shards << 40;
-
-    return hash64(block ? (const void *)key->id : key->name, block ? 16 : key->name_len, hash_mix(part));
-}
-
 static bool key_same(const struct mc_key *a, const struct mc_key *b)
 {
     if (a->kind != b->kind || a->group != b->group || a->shard != b->shard || a->shards != b->shards)
@@ -135,7 +127,7 @@ static enum mc_status chain(struct mc_store_batch *batch)
         return MC_ENOMEM;
     memset(last, 0xff, slots * sizeof(*last));
     for (uint32_t i = 0; i < batch->n; i++) {
-        uint32_t at = (uint32_t)key_hash(&batch->ops[i].key) & (slots - 1);
+        uint32_t at = (uint32_t)store_key_quick_hash(&batch->ops[i].key) & (slots - 1);
 
         while (last[at] != NO_OP && !key_same(&batch->ops[last[at]].key, &batch->ops[i].key))
             at = (at + 1) & (slots - 1);

@@ -343,9 +343,10 @@ static bool exists_keys(struct client_core *core, struct client_private *p)
 
     p->keys = malloc((p->call->exists.n + 1) * sizeof(*p->keys));
     for (uint32_t i = 0; p->keys && i < p->call->exists.n; i++) {
+        if (ops[i].result.status != MC_PENDING)
+            continue;
         enum mc_status status = store_key_from(core->limits.ns, &ops[i].key, &p->keys[i]);
-
-        if (status != MC_OK && ops[i].result.status == MC_PENDING)
+        if (status != MC_OK)
             ops[i].result.status = status;
     }
     return p->keys != NULL;

@@ -56,9 +56,9 @@ static void told_now(struct near *near, uint64_t hash)
 }
 
 /* What a question promises is told apart from what gets do. */
-static uint64_t told_hash(const struct store_key *key, enum mc_store_opcode opcode)
+static uint64_t told_hash(const struct mc_store_op *op)
 {
-    return store_key_hash(key, opcode == MC_EXISTS);
+    return store_key_quick_hash(&op->key) ^ (op->opcode == MC_EXISTS);
 }
 
 /* Whether it is there, which promises, or only where. */
@@ -106,11 +106,13 @@ bool near_read(struct mc_store *store, struct mc_store_op *op, struct near_tell 
     uint32_t ago;
 
     if ((op->opcode != MC_GET && op->opcode != MC_EXISTS) || op->key.kind != MC_KEY_NAMED ||
-        store_key_from(store->ns, &op->key, &key) != MC_OK)
+        store_key_valid(&op->key) != MC_OK)
         return false;
-    told = told_hash(&key, op->opcode);
+    told = told_hash(op);
     ago = told_ago(&store->near, told);
-    if ((op->opcode == MC_EXISTS && ago >= NEAR_STANDS_MS) ||
+    if (op->opcode == MC_EXISTS && ago >= NEAR_STANDS_MS)
+        return false;
+    if (store_key_from(store->ns, &op->key, &key) != MC_OK ||
         !hot_named(&store->hot, &key, store_key_hash(&key, 0), op, &object))
         return false;
     op->result = (struct mc_store_result){
@@ -126,10 +128,8 @@ bool near_read(struct mc_store *store, struct mc_store_op *op, struct near_tell 
 
 void near_promised(struct mc_store *store, const struct mc_store_op *ops, uint32_t n)
 {
-    struct store_key key;
-
     for (uint32_t i = 0; i < n; i++)
         if (ops[i].opcode == MC_EXISTS && ops[i].result.status == MC_OK && ops[i].result.path == MC_PATH_NONE &&
-            ops[i].key.kind == MC_KEY_NAMED && store_key_from(store->ns, &ops[i].key, &key) == MC_OK)
-            told_now(&store->near, told_hash(&key, MC_EXISTS));
+            ops[i].key.kind == MC_KEY_NAMED)
+            told_now(&store->near, told_hash(&ops[i]));
 }
