@@ -132,14 +132,19 @@ static void pending_end(struct index_core *core, struct pending *pending)
     pool_put(&core->pending_pool, pending);
 }
 
-static void pending_release(struct index_core *core, uint64_t now, struct pending *pending)
+/* Nobody's answer is waited for any more. */
+static void pending_answered(struct index_core *core, uint64_t now, struct pending *pending)
 {
-    if (--pending->waiting > 0)
-        return;
     if (pending->lapse <= now)
         pending_end(core, pending);
     else
         core->lapse_at = deadline_min(core->lapse_at, pending->lapse);
+}
+
+static void pending_release(struct index_core *core, uint64_t now, struct pending *pending)
+{
+    if (--pending->waiting == 0)
+        pending_answered(core, now, pending);
 }
 
 static void lapses_tick(struct index_core *core, uint64_t now)
@@ -150,12 +155,8 @@ static void lapses_tick(struct index_core *core, uint64_t now)
     list_for_each_safe (it, tmp, &core->pendings) {
         struct pending *pending = list_entry(it, struct pending, link);
 
-        if (pending->waiting > 0)
-            continue;
-        if (pending->lapse <= now)
-            pending_end(core, pending);
-        else
-            core->lapse_at = deadline_min(core->lapse_at, pending->lapse);
+        if (pending->waiting == 0)
+            pending_answered(core, now, pending);
     }
 }
 
