@@ -134,13 +134,14 @@ void doctor_memlock(struct cli *cli, struct doctor_finding *finding)
 /* The first line of a file of the kernel; "" where there is none. */
 static void kernel_word(const char *path, char *out, size_t size)
 {
-    FILE *file = fopen(path, "re");
+    char *text;
+    size_t len;
 
     out[0] = 0;
-    if (file && fgets(out, (int)size, file))
-        out[strcspn(out, "\n")] = 0;
-    if (file)
-        fclose(file);
+    if (path_read(path, size - 1, &text, &len) != MC_OK)
+        return;
+    snprintf(out, size, "%.*s", (int)strcspn(text, "\n"), text);
+    free(text);
 }
 
 static bool virtual_machine(void)
