@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "compat/store/client_impl.h"
 
-enum { FEW = 8, NODES_MAX = 1024, PUT_AGAIN = 2 };
+enum { FEW = 8, NODES_MAX = 1024 };
 
 /* The operations of one call; `of[i]` is the entry of the caller's that operation i is for. */
 struct batch {
@@ -41,12 +41,18 @@ static void batch_fini(struct batch *batch)
         free(batch->of);
 }
 
+/* Room for the operation of this entry. */
+static struct mc_store_op *batch_next(struct batch *batch, size_t entry)
+{
+    batch->of[batch->n] = (uint32_t)entry;
+    return &batch->ops[batch->n++];
+}
+
 static struct mc_store_op *batch_add(
     struct batch *batch, size_t entry, enum mc_store_opcode opcode, const struct compat_key *key)
 {
-    struct mc_store_op *op = &batch->ops[batch->n];
+    struct mc_store_op *op = batch_next(batch, entry);
 
-    batch->of[batch->n++] = (uint32_t)entry;
     *op = (struct mc_store_op){.opcode = opcode};
     mc_key_named(&op->key, key->name, key->len);
     return op;
@@ -166,7 +172,7 @@ void compat_put_op(
 /* A first put whose outcome is open may be done again: whoever came first has won, and both are told success. */
 static void put_again(struct batch *batch, struct mc_store *store, uint64_t deadline_ns)
 {
-    for (int again = 0; again < PUT_AGAIN; again++) {
+    for (int again = 0; again < COMPAT_PUT_AGAIN; again++) {
         uint32_t open = 0;
 
         for (uint32_t i = 0; i < batch->n; i++) {
@@ -207,7 +213,7 @@ static void put_some(struct compat_client *client, struct mc_store *store, struc
         puts[i].result = memory ? compat_put_check(client, &puts[i], flags) : COMPAT_INTERNAL;
         if (puts[i].result != COMPAT_OK)
             continue;
-        compat_put_op(batch_add(&batch, i, MC_PUT, &puts[i].key), &puts[i], meta, flags);
+        compat_put_op(batch_next(&batch, i), &puts[i], meta, flags);
     }
     batch_run(&batch, store, client->put_ms);
     put_again(&batch, store, deadline);

@@ -9,6 +9,8 @@
 #include "compat/store/client.h"
 #include "store/node/node.h"
 
+enum { COMPAT_PUT_AGAIN = 2 }; /* how often a put whose outcome is open is done again */
+
 enum compat_state { COMPAT_EMPTY, COMPAT_SETTING_UP, COMPAT_OPEN, COMPAT_CLOSING };
 
 /* A call that is inside; on the caller's stack. */

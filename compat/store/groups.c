@@ -5,8 +5,6 @@
 #include "base/clock.h"
 #include "compat/store/client_impl.h"
 
-enum { BUNDLE_AGAIN = 2 };
-
 /* A put of the caller's, and where its result goes. */
 struct sorted {
     struct compat_put put;
@@ -68,7 +66,7 @@ static void bundle_add(struct grouped *g, size_t from, size_t to)
 /* As with single puts: whose outcome is open is done again, and finds what it has left itself. */
 static void bundle_again(struct grouped *g, struct mc_store_op *ops, uint32_t size, uint64_t deadline_ns)
 {
-    for (int again = 0; again < BUNDLE_AGAIN && ops->result.status == MC_EPEERDOWN; again++) {
+    for (int again = 0; again < COMPAT_PUT_AGAIN && ops->result.status == MC_EPEERDOWN; again++) {
         enum mc_status status = mc_store_put_bundles(g->store, ops, &size, 1, deadline_to_wire(deadline_ns, now_ns()));
 
         for (uint32_t i = 0; status != MC_OK && i < size; i++)
@@ -112,31 +110,42 @@ static size_t singles_run(struct grouped *g, size_t n)
     return singles;
 }
 
+static bool grouped_init(struct grouped *g, const struct compat_put *puts, const char *const *groups, size_t n)
+{
+    g->sorted = calloc(n + 1, sizeof(*g->sorted));
+    g->ops = calloc(n + 1, sizeof(*g->ops));
+    g->sizes = calloc(n + 1, sizeof(*g->sizes));
+    g->first = calloc(n + 1, sizeof(*g->first));
+    if (!g->sorted || !g->ops || !g->sizes || !g->first)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        g->sorted[i] = (struct sorted){puts[i], groups[i], i};
+    qsort(g->sorted, n, sizeof(*g->sorted), by_group);
+    return true;
+}
+
+static void grouped_fini(struct grouped *g)
+{
+    free(g->sorted);
+    free(g->ops);
+    free(g->sizes);
+    free(g->first);
+}
+
 void compat_put_groups(struct compat_client *client, struct mc_store *store, struct compat_put *puts, size_t n,
     const char *const *groups, const struct mc_object_meta *meta, unsigned flags)
 {
     struct grouped g = {.client = client, .store = store, .meta = meta, .flags = flags};
+    bool memory = grouped_init(&g, puts, groups, n);
 
-    g.sorted = calloc(n + 1, sizeof(*g.sorted));
-    g.ops = calloc(n + 1, sizeof(*g.ops));
-    g.sizes = calloc(n + 1, sizeof(*g.sizes));
-    g.first = calloc(n + 1, sizeof(*g.first));
-    if (g.sorted && g.ops && g.sizes && g.first) {
-        for (size_t i = 0; i < n; i++)
-            g.sorted[i] = (struct sorted){puts[i], groups[i], i};
-        qsort(g.sorted, n, sizeof(*g.sorted), by_group);
+    if (memory) {
         for (size_t at = singles_run(&g, n), end; at < n; at = end) {
             end = group_end(g.sorted, at, n);
             bundle_add(&g, at, end);
         }
         bundles_run(&g);
-        for (size_t i = 0; i < n; i++)
-            puts[g.sorted[i].of].result = g.sorted[i].put.result;
     }
-    for (size_t i = 0; !(g.sorted && g.ops && g.sizes && g.first) && i < n; i++)
-        puts[i].result = COMPAT_INTERNAL;
-    free(g.sorted);
-    free(g.ops);
-    free(g.sizes);
-    free(g.first);
+    for (size_t i = 0; i < n; i++)
+        puts[memory ? g.sorted[i].of : i].result = memory ? g.sorted[i].put.result : COMPAT_INTERNAL;
+    grouped_fini(&g);
 }
